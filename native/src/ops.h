@@ -1,0 +1,113 @@
+/*
+ * ops.h - the kernel function types and THE CONTRACT between kernels and the forward pass.
+ *
+ * Shapes and units stand at each type. Common to all:
+ *  - M rows (tokens), N outputs, K inputs. Strides are in elements of the pointer they belong to.
+ *  - Every buffer is 64-byte aligned and every row stride keeps rows 64-byte aligned, unless said otherwise. A kernel may read up to
+ *    the padded end of a row (K rounded up to 64) but writes only what it owns; int8 and int16 inputs are zero in the padding.
+ *  - Nothing aliases. Kernels allocate nothing, fail never, and call nothing outside their own translation unit.
+ *  - Results equal kernels/ref bit for bit (docs/numerics.md).
+ *  - The caller has set flush-to-zero.
+ */
+#ifndef TRIT_OPS_H
+#define TRIT_OPS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "trit/trit.h"
+
+/*
+ * Ternary linear, panels [panel0, panel1) of T2_P64G4.
+ *   x (M, x_stride) int8, x_stride a multiple of 64 and >= 4 * groups; x_sum (M): sum of each row of x
+ *   w: the tensor's first byte; groups = padded K / 4 (multiple of 16)
+ *   row_scale (M): w_scale * x_scale
+ *   y (M, y_stride) float: y[m][n] = (float)(exact int32) * row_scale[m], written for n in [64 panel0, min(64 panel1, n_outputs))
+ * gemv is called with M = 1 (and is also the place for tiny M), gemm with any M >= 1; both give the same bits.
+ */
+typedef void trit_ternary_fn(const int8_t *restrict x, size_t x_stride, const int32_t *restrict x_sum, size_t m,
+                             const uint8_t *restrict w, size_t groups, size_t panel0, size_t panel1, size_t n_outputs,
+                             const float *restrict row_scale, float *restrict y, size_t y_stride);
+
+/*
+ * Output head, panels [panel0, panel1) of 16 vocabulary rows of I16_P16G4.
+ *   h_hi, h_lo (M, h_stride) int8: balanced byte planes of the int16 hidden rows; h_scale (M)
+ *   hi, lo: first bytes of the two planes; shift (vocab) int8
+ *   logits (M, logits_stride): ((float)(exact int64 dot) * h_scale[m]) * 2^-shift[n], for n < vocab only
+ */
+typedef void trit_head_fn(const int8_t *restrict h_hi, const int8_t *restrict h_lo, size_t h_stride, size_t m,
+                          const int8_t *restrict hi, const int8_t *restrict lo, size_t groups, size_t panel0,
+                          size_t panel1, size_t vocab, const int8_t *restrict shift, const float *restrict h_scale,
+                          float *restrict logits, size_t logits_stride);
+
+/*
+ * Attention of one KV head over one chunk of up to 64 tokens (4 blocks of 16), for `n_q` query vectors at once (the query heads of a group
+ * and, in prefill, several rows). Integers only.
+ *   q (n_q, q_stride) int16, q_stride = head_dim rounded up to 32, zero padded
+ *   k_blocks[b]: K of block b of the chunk, [d/2][16 tokens][2] int16 with d = head_dim; n_blocks 1..4
+ *   dots (n_q, 64) int32: lanes of blocks >= n_blocks are not written
+ */
+typedef void trit_qk_fn(const int16_t *restrict q, size_t q_stride, size_t n_q, const int16_t *const *restrict k_blocks,
+                        size_t n_blocks, size_t head_dim, int32_t *restrict dots);
+/*
+ *   a (n_q, 64) int16: integer probabilities, zero in lanes that do not count
+ *   v_blocks[b]: V of block b, [8][d][2] int16: element (t, j) of the block at [t / 2][j][t % 2]
+ *   acc (n_q, acc_stride) int32 (head_dim written)
+ */
+typedef void trit_av_fn(const int16_t *restrict a, size_t n_q, const int16_t *const *restrict v_blocks, size_t n_blocks,
+                        size_t head_dim, int32_t *restrict acc, size_t acc_stride);
+
+/* 1 if no two-bit field of the bytes is 3. bytes a multiple of 64. */
+typedef int trit_codes_valid_fn(const uint8_t *w, size_t bytes);
+
+/*
+ * Row operations: float work of one row in the written order of docs/numerics.md. One source (src/rows/rows.c), compiled once per
+ * instruction set; the baseline build is the reference. No alignment is asked for.
+ */
+typedef struct trit_row_ops {
+    /* y[i] = (x[i] * inv) * w[i]; y may equal x */
+    void (*rmsnorm)(const float *x, const float *w, size_t n, float eps, float *y);
+    /* absmax int8; q[n .. n_padded) = 0; returns x_scale, *sum = sum of q, *zeros = how many q are 0 among the n */
+    float (*quant_i8)(const float *y, size_t n, size_t n_padded, int8_t *q, int32_t *sum, int32_t *zeros);
+    /* absmax int16 (32,512) in balanced planes, padded with 0; returns h_scale */
+    float (*quant_head)(const float *y, size_t n, size_t n_padded, int8_t *hi, int8_t *lo);
+    /* L2-normalised int16 (32,000): element i to q[i * step]; returns scale */
+    float (*quant_l2)(const float *v, size_t n, int16_t *q);
+    /* absmax int16 (32,767); returns scale */
+    float (*quant_v)(const float *v, size_t n, int16_t *q);
+    /* in place, half split */
+    void (*rope)(float *x, size_t head_dim, const float *cos_row, const float *sin_row);
+    void (*add)(float *x, const float *y, size_t n);
+    /* m = relu(g)^2 * u, and silu(g) * u with silu(g) = g / (1 + exp(-g)) */
+    void (*relu2_mul)(const float *g, const float *u, size_t n, float *m);
+    void (*silu_mul)(const float *g, const float *u, size_t n, float *m);
+    /* Chunk softmax, docs/numerics.md "Attention" steps 1 to 3 for one query: dots (64), k_scale (64), v_scale (64), n valid lanes.
+     * Writes a (64) int16, *m_c, *l_c and *w_scale = W / 32704. */
+    void (*chunk_softmax)(const int32_t *dots, const float *k_scale, const float *v_scale, size_t n_valid, float q_mul,
+                          int16_t *a, float *m_c, float *l_c, float *w_scale);
+    /* o_c = (float)acc * w_scale, merged into the running (m, l, o); first != 0 starts it */
+    void (*chunk_merge)(const int32_t *acc, size_t n, float w_scale, float m_c, float l_c, int first, float *m, float *l,
+                        float *o);
+    void (*scale)(float *o, float factor, size_t n);
+    /* max and log of the sum of exp over n logits; returns 0 if any is not finite */
+    int (*log_sum_exp)(const float *logits, size_t n, float *lse);
+    float (*exp1)(float x);
+    float (*log1)(float x);
+} trit_row_ops;
+
+/* What dispatch fills, once per handle. */
+typedef struct trit_kernels {
+    trit_isa isa;
+    trit_ternary_fn *gemv;
+    trit_ternary_fn *gemm;
+    trit_head_fn *head;
+    trit_qk_fn *qk;
+    trit_av_fn *av;
+    trit_codes_valid_fn *codes_valid;
+    const trit_row_ops *rows;
+} trit_kernels;
+
+/* Reference first, then every rung up to `isa` overwrites what it has. Returns 0 if this CPU cannot run `isa`. */
+int trit_kernels_select(trit_kernels *out, trit_isa isa);
+
+#endif
