@@ -1,0 +1,230 @@
+"""The frames between the front and a worker: the only thing both sides share.
+
+A frame on the socket is a 4-byte little-endian length (of what follows, at most ``MAX_FRAME_BYTES``) and one msgpack value, a tagged
+struct of ``ToWorker`` or ``ToFront``. The first frame each way carries ``PROTOCOL_VERSION``; another version ends the connection.
+What crosses is token ids, sampling parameters and token events: never text, never HTTP.
+
+One *sequence* is one choice of one request. The front numbers sequences, and they are never reused within a worker's life.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+PROTOCOL_VERSION = 1
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+_LENGTH = struct.Struct("<I")
+
+FinishReason = Literal["stop", "length", "cancelled", "numeric_fault", "no_token"]
+
+
+class ProtocolError(Exception):
+    """The peer sent something that is not a frame of this protocol."""
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
+    """What the sampler needs of one sequence (docs/numerics.md, "Sampling"). ``seed`` is the choice's own, unsigned 64 bit."""
+
+    seed: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    allowed_token_ids: list[int] | None = None
+    num_top_logprobs: int = 0
+
+
+class Submit(msgspec.Struct, frozen=True, tag="submit", kw_only=True):
+    """Start (or resume) one sequence.
+
+    ``prompt`` are the prompt's ids; ``forced`` are completion tokens already delivered (after a worker's death): they are computed like
+    prompt but count as completion, and generation goes on behind them. ``prompt_logprobs`` >= 0 asks for a ``PromptLogprobs`` event with that many
+    top entries (and bypasses the prefix cache). ``max_tokens`` counts completion tokens including ``forced``; 0 only with prompt
+    log-probabilities. The token that ends the sequence (``stop_token_ids``) is delivered as its last event. ``min_tokens``: the stop ids are
+    suppressed before so many completion tokens. ``group`` names the request: sequences of one group share a prompt, and later ones wait for the
+    first one's prefill so that they find its blocks. ``arrival`` orders waiting sequences (smaller first) within ``priority`` (larger first).
+    ``cache_salt`` separates prefix caches.
+    """
+
+    seq_id: int
+    group: int
+    prompt: list[int]
+    forced: list[int] = []
+    sampling: SamplingParams
+    max_tokens: int
+    min_tokens: int = 0
+    stop_token_ids: list[int] = []
+    prompt_logprobs: int = -1
+    priority: int = 0
+    arrival: int = 0
+    cache_salt: bytes = b""
+    alone: bool = False  # a suspect after deaths: no other sequence runs in its steps
+
+
+class Abort(msgspec.Struct, frozen=True, tag="abort"):
+    """Stop these sequences at the next step; unknown ids are ignored. Each one known ends with a ``cancelled`` event."""
+
+    seq_ids: list[int]
+
+
+class Ping(msgspec.Struct, frozen=True, tag="ping"):
+    """Ask for a ``Pong`` between two steps."""
+
+    nonce: int
+
+
+ToWorker = Submit | Abort | Ping
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello", kw_only=True):
+    """The worker is up: model mapped, self-test passed, cache adopted."""
+
+    version: int
+    pid: int
+    isa: str
+    kernels: str
+    num_threads: int
+    num_blocks: int
+    num_adopted_blocks: int
+    block_bytes: int
+    max_model_len: int
+    load_seconds: float
+    self_test_seconds: float
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The worker cannot start (``fatal``: starting again cannot help)."""
+
+    message: str
+    fatal: bool
+
+
+class StepStarted(msgspec.Struct, frozen=True, tag="step_started"):
+    """Sent before each step: who is in it. If the worker dies now, these are the suspects."""
+
+    step: int
+    seq_ids: list[int]
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+    """One position's log-probabilities: the chosen (or given) token, and the most likely ones in descending order."""
+
+    token: int
+    logprob: float
+    top: list[tuple[int, float]]
+
+
+class TokenEvent(msgspec.Struct, frozen=True, array_like=True):
+    """One new token of a sequence; ``index`` counts completion tokens from 0. ``finish`` ends the sequence."""
+
+    seq_id: int
+    index: int
+    token: int
+    logprob: float
+    top: list[tuple[int, float]]
+    finish: FinishReason | None = None
+
+
+class EndEvent(msgspec.Struct, frozen=True, array_like=True):
+    """A sequence ends without a new token (cancelled, a fault, or max_tokens reached by its forced part)."""
+
+    seq_id: int
+    finish: FinishReason
+
+
+class PromptLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Log-probabilities of prompt tokens ``start`` .. (token 0 has none); sent in pieces, in order, as chunks are computed."""
+
+    seq_id: int
+    start: int
+    entries: list[TokenLogprob]
+
+
+class StepStats(msgspec.Struct, frozen=True, array_like=True):
+    """What one step did, for the metrics."""
+
+    seconds: float
+    num_decode_rows: int
+    num_prefill_rows: int
+    num_cached_tokens: int  # prompt tokens taken from the prefix cache by sequences admitted in this step
+    num_running: int
+    num_waiting: int
+    num_used_blocks: int
+    num_evictions: int
+
+
+class StepDone(msgspec.Struct, frozen=True, tag="step_done", kw_only=True):
+    """Everything one step (or an abort between steps) produced."""
+
+    step: int
+    tokens: list[TokenEvent] = []
+    ends: list[EndEvent] = []
+    prompt_logprobs: list[PromptLogprobs] = []
+    cached: list[tuple[int, int]] = []  # (seq_id, prompt tokens found in the prefix cache), once per sequence, when admitted
+    stats: StepStats
+
+
+class Pong(msgspec.Struct, frozen=True, tag="pong"):
+    """Answer to ``Ping``."""
+
+    nonce: int
+
+
+ToFront = Hello | Failed | StepStarted | StepDone | Pong
+
+_encoder = msgspec.msgpack.Encoder()
+to_worker_decoder: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+to_front_decoder: msgspec.msgpack.Decoder[ToFront] = msgspec.msgpack.Decoder(ToFront)
+
+
+def encode_frame(message: ToWorker | ToFront) -> bytes:
+    """Encode one message with its length in front. Raises ProtocolError if it would exceed ``MAX_FRAME_BYTES``."""
+    payload = _encoder.encode(message)
+    if len(payload) > MAX_FRAME_BYTES:
+        raise ProtocolError(f"a frame of {len(payload)} bytes exceeds the limit of {MAX_FRAME_BYTES}")
+    return _LENGTH.pack(len(payload)) + payload
+
+
+class FrameReader:
+    """Cut a byte stream into frame payloads; holds at most one unfinished frame."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield every payload completed by ``data``. Raises ProtocolError on a length past the limit."""
+        self._buffer += data
+        while len(self._buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            if length > MAX_FRAME_BYTES:
+                raise ProtocolError(f"a frame of {length} bytes exceeds the limit of {MAX_FRAME_BYTES}")
+            end = _LENGTH.size + length
+            if len(self._buffer) < end:
+                return
+            payload = bytes(self._buffer[_LENGTH.size : end])
+            del self._buffer[:end]
+            yield payload
+
+
+def decode_to_worker(payload: bytes) -> ToWorker:
+    """Decode a payload the front sent. Raises ProtocolError if it is not one."""
+    try:
+        return to_worker_decoder.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise ProtocolError(f"not a frame to a worker: {error}") from error
+
+
+def decode_to_front(payload: bytes) -> ToFront:
+    """Decode a payload the worker sent. Raises ProtocolError if it is not one."""
+    try:
+        return to_front_decoder.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise ProtocolError(f"not a frame to the front: {error}") from error
