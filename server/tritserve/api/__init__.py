@@ -1,0 +1,1 @@
+"""The HTTP front: wire models, routes, SSE, errors."""

@@ -1,0 +1,1 @@
+"""The worker process: scheduler, block manager, batch, core loop."""

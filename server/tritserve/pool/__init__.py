@@ -1,0 +1,1 @@
+"""The worker pool: routing, the journal of every stream, supervision of worker processes."""
