@@ -227,6 +227,16 @@ def require_key_beyond_loopback(settings: Settings) -> None:
     )
 
 
+def client_api_key(key_file: Path | None) -> str | None:
+    """Return the key a client command sends: the file's first line, else ``TRITSERVE_API_KEY``, else none."""
+    if key_file is None:
+        return os.environ.get(PREFIX + "API_KEY") or None
+    try:
+        return key_file.read_text().split("\n", 1)[0].strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the key file {key_file}: {error}") from error
+
+
 def writable_cache_dir(settings: Settings) -> Path:
     """Return the folder for packed models, made if absent. Raises SettingsError naming path, uid and the fix."""
     if settings.cache_dir is not None:
