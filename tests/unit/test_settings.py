@@ -79,7 +79,7 @@ def test_unknown_names_are_errors_with_the_nearest_name(monkeypatch: pytest.Monk
 
 
 def test_wrong_flag_is_named_as_a_flag() -> None:
-    with pytest.raises(SettingsError, match="^--queue-limit: '-1'"):
+    with pytest.raises(SettingsError, match=r"^--queue-limit: '-1'"):
         load_settings({"queue_limit": "-1"})
 
 
