@@ -116,7 +116,7 @@ image: ## build the container image (docker, podman or buildah)
 
 lock: $(VENV)/.created ## renew docker/requirements.lock
 	@$(PIP) uv
-	@sh docker/lock.sh $(VENV)/bin/uv
+	@sh docker/lock.sh $(VENV)/bin
 
 clean: ## remove everything that was built
 	@rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
