@@ -1,0 +1,453 @@
+/*
+ * kerncheck - every kernel and row operation of every instruction set in kernels.inc against the plain C reference, bit for bit.
+ *
+ *   kerncheck [--isa NAME] [--op NAME] [--seed N] [--list] [--bench]
+ *
+ * An instruction set this CPU lacks is printed as "not run", never as passed; where a plain-C model of its instructions was built,
+ * the modelled kernels are checked under <isa>-model. Exit status 0 only if nothing failed.
+ */
+#include <inttypes.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kerncheck.h"
+
+/* ---- the list --------------------------------------------------------------------------------------------------- */
+
+#if defined(TRIT_MODELLED_AVX512VNNI)
+#define MODEL_AVX512VNNI(op, type, function) extern type function##_model;
+#else
+#define MODEL_AVX512VNNI(op, type, function)
+#endif
+#define MODEL_REF(op, type, function)
+#define MODEL_AVX2(op, type, function)
+#define MODEL_NEON(op, type, function)
+#define X(op, type, isa, function) MODEL_##isa(op, type, function)
+#include "kernels.inc"
+#undef MODEL_AVX512VNNI
+#if defined(TRIT_MODELLED_AVX512VNNI)
+#define MODEL_AVX512VNNI(op, type, function) \
+    {#op, "avx512vnni-model", #function "_model", TRIT_ISA_AVX512VNNI, 1, (kc_fn *)function##_model, NULL},
+#else
+#define MODEL_AVX512VNNI(op, type, function)
+#endif
+
+static kc_kernel kernels[] = {
+#define X(op, type, isa, function) {#op, NULL, #function, TRIT_ISA_##isa, 0, (kc_fn *)function, NULL},
+#define R(isa, table) {"rows", NULL, #table, TRIT_ISA_##isa, 0, NULL, &table},
+#include "kernels.inc"
+#define X(op, type, isa, function) MODEL_##isa(op, type, function)
+#include "kernels.inc"
+    {"pack", NULL, "trit_pack", TRIT_ISA_REF, 0, NULL, NULL},
+};
+
+static const struct {
+    const char *op;
+    void (*run)(const kc_kernel *kernel, int bench);
+} checks[] = {
+    {"rows", check_rows}, {"gemv", check_gemv}, {"gemm", check_gemm}, {"head", check_head},
+    {"qk", check_qk},     {"av", check_av},     {"pack", check_pack}, {"codes_valid", check_codes_valid},
+};
+
+/* ---- buffers ---------------------------------------------------------------------------------------------------- */
+
+enum { CANARY = 0xC5, POISON = 0xA5, MAX_BUFFERS = 64 };
+
+static struct {
+    uint8_t *mapping;
+    size_t mapping_bytes, first, bytes; /* first: offset of the buffer in the mapping */
+} buffers[MAX_BUFFERS];
+static size_t n_buffers;
+
+void *kc_buffer(size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t rounded = (bytes + 63) / 64 * 64;
+    size_t body = (rounded + 64 + page - 1) / page * page; /* at least a vector of canary in front */
+    uint8_t *mapping = mmap(NULL, body + 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapping == MAP_FAILED || n_buffers == MAX_BUFFERS || mprotect(mapping, page, PROT_NONE) != 0 ||
+        mprotect(mapping + page + body, page, PROT_NONE) != 0) {
+        fprintf(stderr, "kerncheck: cannot map %zu bytes\n", bytes);
+        exit(2);
+    }
+    size_t first = page + body - rounded;
+    memset(mapping + page, CANARY, body - rounded);
+    memset(mapping + first + bytes, CANARY, rounded - bytes);
+    buffers[n_buffers].mapping = mapping;
+    buffers[n_buffers].mapping_bytes = body + 2 * page;
+    buffers[n_buffers].first = first;
+    buffers[n_buffers].bytes = bytes;
+    n_buffers++;
+    return mapping + first;
+}
+
+void kc_poison(void *buffer, size_t bytes)
+{
+    memset(buffer, POISON, bytes);
+}
+
+static int all_canary(const uint8_t *from, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++)
+        if (from[i] != CANARY)
+            return 0;
+    return 1;
+}
+
+int kc_release(void)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    int intact = 1;
+    for (size_t i = 0; i < n_buffers; i++) {
+        size_t end = buffers[i].first + buffers[i].bytes;
+        size_t before = buffers[i].first - page < 4096 ? buffers[i].first - page : 4096;
+        intact &= all_canary(buffers[i].mapping + buffers[i].first - before, before);
+        intact &= all_canary(buffers[i].mapping + end, buffers[i].mapping_bytes - page - end);
+        munmap(buffers[i].mapping, buffers[i].mapping_bytes);
+    }
+    n_buffers = 0;
+    return intact;
+}
+
+/* ---- random: splitmix64 ----------------------------------------------------------------------------------------- */
+
+static uint64_t random_state;
+
+uint64_t kc_random(void)
+{
+    uint64_t z = (random_state += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+int64_t kc_between(int64_t low, int64_t high)
+{
+    return low + (int64_t)(kc_random() % (uint64_t)(high - low + 1));
+}
+
+float kc_normal(float scale)
+{
+    double sum = 0;
+    for (int i = 0; i < 6; i++)
+        sum += (double)(kc_random() >> 11) * 0x1p-53;
+    return (float)((sum - 3.0) * 1.4142135) * scale;
+}
+
+/* ---- books ------------------------------------------------------------------------------------------------------ */
+
+static unsigned n_passed, n_failed, n_not_run;
+static unsigned kernel_cases, kernel_failures;
+
+void kc_expect(const kc_kernel *kernel, int holds, const char *what, ...)
+{
+    kernel_cases++;
+    if (holds) {
+        n_passed++;
+        return;
+    }
+    n_failed++;
+    if (kernel_failures++ < 5) {
+        va_list args;
+        printf("  FAILED %s %s: ", kernel->isa_name, kernel->function);
+        va_start(args, what);
+        vprintf(what, args);
+        va_end(args);
+        printf("\n");
+    }
+}
+
+int kc_same_floats(const float *a, const float *b, size_t n, size_t *first)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t x, y;
+        memcpy(&x, a + i, sizeof x);
+        memcpy(&y, b + i, sizeof y);
+        int both_nan = (x & 0x7fffffffu) > 0x7f800000u && (y & 0x7fffffffu) > 0x7f800000u;
+        if (x != y && !both_nan) {
+            *first = i;
+            return 0;
+        }
+    }
+    return 1;
+}
+
+int kc_same_bytes(const void *a, const void *b, size_t bytes)
+{
+    return memcmp(a, b, bytes) == 0;
+}
+
+/* ---- bench ------------------------------------------------------------------------------------------------------ */
+
+double kc_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+typedef struct timed_part {
+    void (*work)(void *context, int part, int n_parts);
+    void *context;
+    int part, n_parts;
+} timed_part;
+
+static void *run_part(void *argument)
+{
+    timed_part *part = argument;
+    part->work(part->context, part->part, part->n_parts);
+    return NULL;
+}
+
+double kc_time(void (*work)(void *context, int part, int n_parts), void *context, int n_threads, int repeats)
+{
+    double best = INFINITY;
+    for (int r = 0; r < repeats; r++) {
+        timed_part parts[8];
+        pthread_t threads[8];
+        double start = kc_now();
+        for (int t = 1; t < n_threads; t++) {
+            parts[t] = (timed_part){work, context, t, n_threads};
+            if (pthread_create(&threads[t], NULL, run_part, &parts[t]) != 0)
+                exit(2);
+        }
+        work(context, 0, n_threads);
+        for (int t = 1; t < n_threads; t++)
+            pthread_join(threads[t], NULL);
+        double seconds = kc_now() - start;
+        best = seconds < best ? seconds : best;
+    }
+    return best;
+}
+
+enum { READ_BYTES = 512 << 20 };
+
+static volatile uint64_t sink;
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+__attribute__((target("avx2"))) static void read_wide(const uint8_t *from, size_t bytes)
+{
+    __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
+    for (size_t i = 0; i < bytes; i += 128) {
+        a = _mm256_xor_si256(a, _mm256_load_si256((const __m256i *)(from + i)));
+        b = _mm256_xor_si256(b, _mm256_load_si256((const __m256i *)(from + i + 32)));
+        c = _mm256_xor_si256(c, _mm256_load_si256((const __m256i *)(from + i + 64)));
+        d = _mm256_xor_si256(d, _mm256_load_si256((const __m256i *)(from + i + 96)));
+    }
+    a = _mm256_xor_si256(_mm256_xor_si256(a, b), _mm256_xor_si256(c, d));
+    sink = (uint64_t)_mm256_extract_epi64(a, 0);
+}
+
+/* Eight independent chains; the operands change so that nothing is hoisted. */
+__attribute__((target("avx2"))) static void madd_registers(void *context, int part, int n_parts)
+{
+    (void)part;
+    (void)n_parts;
+    int widen = *(const int *)context;
+    __m256i acc[8], u = _mm256_set1_epi8(2), s = _mm256_set1_epi8(-3), ones = _mm256_set1_epi16(1);
+    for (int i = 0; i < 8; i++)
+        acc[i] = _mm256_setzero_si256();
+    for (int step = 0; step < 4000000; step++) {
+        __asm__ volatile("" : "+x"(u), "+x"(s));
+        for (int i = 0; i < 8; i++) {
+            __m256i p = _mm256_maddubs_epi16(u, s);
+            __asm__ volatile("" : "+x"(p)); /* one product per chain */
+            acc[i] = widen ? _mm256_add_epi32(acc[i], _mm256_madd_epi16(p, ones)) : _mm256_add_epi16(acc[i], p);
+        }
+    }
+    for (int i = 1; i < 8; i++)
+        acc[0] = _mm256_xor_si256(acc[0], acc[i]);
+    sink = (uint64_t)_mm256_extract_epi64(acc[0], 0);
+}
+#else
+static void read_wide(const uint8_t *from, size_t bytes)
+{
+    const uint64_t *words = (const uint64_t *)(const void *)from;
+    uint64_t s[8] = {0};
+    for (size_t i = 0; i < bytes / 8; i += 8)
+        for (size_t j = 0; j < 8; j++)
+            s[j] ^= words[i + j];
+    sink = s[0] ^ s[1] ^ s[2] ^ s[3] ^ s[4] ^ s[5] ^ s[6] ^ s[7];
+}
+#endif
+
+static void read_part(void *context, int part, int n_parts)
+{
+    size_t share = READ_BYTES / (size_t)n_parts;
+    read_wide((const uint8_t *)context + share * (size_t)part, share);
+}
+
+const kc_peak *kc_measure_peak(void)
+{
+    static kc_peak peak;
+    static int measured;
+    if (measured++)
+        return &peak;
+    uint8_t *memory = mmap(NULL, READ_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return &peak;
+    memset(memory, 0x11, READ_BYTES);
+#if defined(__x86_64__)
+    if (!__builtin_cpu_supports("avx2"))
+        return &peak;
+    int widen = 1, plain = 0;
+    const double products = 4e6 * 8 * 32; /* multiply-adds, each two operations */
+    peak.madd_ops = 2 * products / kc_time(madd_registers, &widen, 1, 5);
+    peak.maddubs_ops = 2 * products / kc_time(madd_registers, &plain, 1, 5);
+#endif
+    peak.read_1 = READ_BYTES / kc_time(read_part, memory, 1, 5);
+    peak.read_2 = READ_BYTES / kc_time(read_part, memory, 2, 5);
+    munmap(memory, READ_BYTES);
+    return &peak;
+}
+
+void kc_bench_line(const kc_kernel *kernel, const char *what, double seconds, double bytes, double peak_bytes,
+                   double ops, double peak_ops)
+{
+    printf("  %-16s %-40s %12.0f ns %7.2f GB/s", kernel->isa_name, what, seconds * 1e9, bytes / seconds * 1e-9);
+    if (peak_bytes > 0)
+        printf(" (%3.0f %% of read peak)", 100 * bytes / seconds / peak_bytes);
+    if (ops > 0)
+        printf(" %8.1f Gop/s", ops / seconds * 1e-9);
+    if (ops > 0 && peak_ops > 0)
+        printf(" (%3.0f %% of register peak)", 100 * ops / seconds / peak_ops);
+    printf("\n");
+    fflush(stdout);
+}
+
+/* ---- main ------------------------------------------------------------------------------------------------------- */
+
+/* What every thread that computes sets: flush to zero, denormals are zero. */
+static void set_flush_to_zero(void)
+{
+#if defined(__x86_64__)
+    _mm_setcsr(_mm_getcsr() | 0x8040u);
+#elif defined(__aarch64__)
+    uint64_t fpcr;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
+    fpcr |= 1u << 24;
+    __asm__ volatile("msr fpcr, %0" : : "r"(fpcr));
+#endif
+}
+
+static void run_kernel(const kc_kernel *kernel, int bench)
+{
+    if (!kernel->runs) {
+        printf("%-11s %-18s %-44s not run: this CPU lacks %s\n", kernel->op, kernel->isa_name, kernel->function,
+               trit_isa_name(kernel->isa));
+        n_not_run++;
+        return;
+    }
+    kernel_cases = kernel_failures = 0;
+    if (bench)
+        printf("%-11s %s\n", kernel->op, kernel->function);
+    for (size_t c = 0; c < sizeof checks / sizeof checks[0]; c++)
+        if (strcmp(checks[c].op, kernel->op) == 0)
+            checks[c].run(kernel, bench);
+    if (!bench)
+        printf("%-11s %-18s %-44s %s (%u cases)\n", kernel->op, kernel->isa_name, kernel->function,
+               kernel_failures ? "FAILED" : "ok", kernel_cases);
+    fflush(stdout);
+}
+
+/* Every instruction set lists all ops, dispatch finds them, and trit_isa_kernels names them. */
+static void check_dispatch(void)
+{
+    static const kc_kernel self = {"dispatch", "all", "trit_kernels_select", TRIT_ISA_REF, 1, NULL, NULL};
+    trit_kernels table;
+    kernel_cases = kernel_failures = 0;
+    kc_expect(&self, !trit_kernels_select(&table, (trit_isa)17) && !trit_kernels_select(&table, (trit_isa)-2),
+              "selects an instruction set that does not exist");
+    kc_expect(&self, trit_kernels_select(&table, TRIT_ISA_AUTO) && table.isa == trit_isa_best(), "auto is the best");
+    for (int isa = TRIT_ISA_REF; isa <= TRIT_ISA_NEON; isa++) {
+        int chosen = trit_kernels_select(&table, (trit_isa)isa);
+        kc_expect(&self, chosen == trit_isa_supported((trit_isa)isa), "%s selected iff supported",
+                  trit_isa_name((trit_isa)isa));
+        if (!chosen)
+            continue;
+        kc_expect(&self,
+                  table.gemv && table.gemm && table.head && table.qk && table.av && table.codes_valid && table.rows,
+                  "%s has every op", trit_isa_name((trit_isa)isa));
+        for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++)
+            if (kernels[i].isa == (trit_isa)isa && kernels[i].fn && !strstr(kernels[i].function, "_model"))
+                kc_expect(&self, strstr(trit_isa_kernels((trit_isa)isa), kernels[i].function) != NULL,
+                          "trit_isa_kernels(%s) names %s", trit_isa_name((trit_isa)isa), kernels[i].function);
+    }
+    printf("%-11s %-18s %-44s %s (%u cases)\n", self.op, self.isa_name, self.function,
+           kernel_failures ? "FAILED" : "ok", kernel_cases);
+}
+
+static int usage(void)
+{
+    fprintf(stderr, "usage: kerncheck [--isa NAME] [--op NAME] [--seed N] [--list] [--bench]\n");
+    return 2;
+}
+
+int main(int argc, char **argv)
+{
+    const char *isa = NULL, *op = NULL;
+    int bench = 0, list = 0;
+    uint64_t seed = (uint64_t)time(NULL);
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--bench") == 0)
+            bench = 1;
+        else if (strcmp(argv[i], "--list") == 0)
+            list = 1;
+        else if (strcmp(argv[i], "--isa") == 0 && i + 1 < argc)
+            isa = argv[++i];
+        else if (strcmp(argv[i], "--op") == 0 && i + 1 < argc)
+            op = argv[++i];
+        else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
+            seed = strtoull(argv[++i], NULL, 0);
+        else
+            return usage();
+    }
+    set_flush_to_zero();
+    printf("kerncheck: seed %" PRIu64 ", best instruction set %s\n", seed, trit_isa_name(trit_isa_best()));
+    if (bench) {
+        const kc_peak *peak = kc_measure_peak();
+        printf("peaks of this run: read %.2f GB/s with 1 thread, %.2f with 2; registers %.1f Gop/s "
+               "vpmaddubsw+vpmaddwd+vpaddd, "
+               "%.1f vpmaddubsw+vpaddw\n",
+               peak->read_1 * 1e-9, peak->read_2 * 1e-9, peak->madd_ops * 1e-9, peak->maddubs_ops * 1e-9);
+    }
+    unsigned n_matched = 0;
+    for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
+        kc_kernel *kernel = &kernels[i];
+        if (kernel->isa_name == NULL) {
+            kernel->isa_name = trit_isa_name(kernel->isa);
+            kernel->runs = trit_isa_supported(kernel->isa);
+        }
+        if ((isa && strcmp(isa, kernel->isa_name) != 0) || (op && strcmp(op, kernel->op) != 0))
+            continue;
+        n_matched++;
+        if (list) {
+            printf("%-11s %-18s %-44s %s\n", kernel->op, kernel->isa_name, kernel->function,
+                   kernel->runs ? "runs here" : "not run here");
+            continue;
+        }
+        random_state = seed; /* each kernel sees the same inputs, alone or among others */
+        run_kernel(kernel, bench);
+    }
+    if (n_matched == 0) {
+        fprintf(stderr, "kerncheck: nothing is called --isa %s --op %s\n", isa ? isa : "(any)", op ? op : "(any)");
+        return 2;
+    }
+    if (list)
+        return 0;
+    if (!bench && !isa && !op)
+        check_dispatch();
+    if (bench)
+        return 0;
+    printf("%u passed, %u failed, %u not run\n", n_passed, n_failed, n_not_run);
+    return n_failed != 0;
+}
