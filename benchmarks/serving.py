@@ -64,7 +64,7 @@ WORDS = [
     "with",
     "and",
     "then",
-]  # a list of words reads better as words
+]
 
 
 @dataclass
