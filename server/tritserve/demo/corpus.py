@@ -76,12 +76,12 @@ def pack(
 ) -> list[tuple[list[int], list[int]]]:
     """Pack documents best-fit decreasing into rows: (inputs, targets), each of row_tokens ids.
 
-    A document longer than a row is cut, and its later pieces begin without begin-of-text. Targets
-    are -100 where nothing is trained.
+    A document longer than a row is cut, and its later pieces begin with the last id of the piece
+    before, to predict from. Targets are -100 where nothing is trained.
     """
     width = row_tokens + 1
     pieces = [
-        (ids[start : start + width], counts[start : start + width])
+        (ids[start : start + width], [False, *counts[start + 1 : start + width]])
         for ids, counts in documents
         for start in range(0, len(ids) - 1, row_tokens)
     ]

@@ -9,8 +9,12 @@ Row r of a matrix with ``out`` rows lies in byte row ``r mod (out / 4)``, in bit
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _SHIFTS = np.array([0, 2, 4, 6], dtype=np.uint8).reshape(4, 1, 1)
 

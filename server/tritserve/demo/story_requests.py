@@ -12,15 +12,18 @@ if TYPE_CHECKING:
     from random import Random
 
 _ARTICLE = r"\b(?P<article>[Aa]n?) "
-_KIND = r"(?P<adjectives>(?:[a-z]+,? ){0,3}?)(?P<noun>[a-z]+)"
+_KIND = r"(?P<adjectives>(?:(?!an?\b|time\b)[a-z]+,? ){0,3}?)(?P<noun>[a-z]+)"
 _NAMED = re.compile(
     _ARTICLE + _KIND + r",? (?:who was |that was |was )?(?:named|called|whose name was) "
     r"(?P<name>[A-Z][a-z]+)\b"
 )
 _NAME_LATER = re.compile(
-    r"(?:was|lived|were|saw|met|had) (?P<article>an?) " + _KIND + r"\b[^.!?]*[.!?] "
+    r"(?:was|lived|were|saw|met|had) (?P<article>an?) "
+    + _KIND
+    + r"(?=[.,!?]| (?:who|that|in|with|and|on|by|from|to|at)\b)[^.!?]*[.!?] "
     r"(?:His|Her|Its|The [a-z]+'s) name was (?P<name>[A-Z][a-z]+)\b"
 )
+_IS_A = re.compile(r"\b(?P<name>[A-Z][a-z]+) (?:was|is) (?P<article>an?) " + _KIND + r"(?=[.,]| (?:who|that)\b)")
 _COMPANION = re.compile(r"\b(?P<name>[A-Z][a-z]+) and (?P<whose>his|her) (?P<noun>[a-z]+)\b")
 _PAIR = re.compile(r"\b(?P<first>[A-Z][a-z]+) and (?P<second>[A-Z][a-z]+) (?:were|are|lived|went|liked|loved)\b")
 _UNNAMED = re.compile(r"\bthere (?:was|lived) (?P<article>an?) " + _KIND + r"(?= (?:who|that|in|with|and|on)\b|[.,])")
@@ -35,7 +38,7 @@ _NOT_NAMES = frozenset(
 _NOT_NOUNS = frozenset(
     [
         *("time", "day", "place", "lot", "village", "town", "house", "home", "way", "thing", "name"),
-        *("park", "toy", "forest", "meeting", "little", "big", "small", "young"),
+        *("park", "toy", "forest", "meeting", "little", "big", "small", "young", "kind", "race"),
     ]
 )
 _HEAD = 500
@@ -84,7 +87,7 @@ class Character:
 def find_character(story: str) -> Character | None:
     """Find the main character of a story in its opening, or None."""
     head = story[:_HEAD]
-    for pattern in (_NAMED, _NAME_LATER):
+    for pattern in (_NAMED, _NAME_LATER, _IS_A):
         match = pattern.search(head)
         if match and match["noun"] not in _NOT_NOUNS and match["name"] not in _NOT_NAMES:
             return Character(match["article"].lower(), match["adjectives"], match["noun"], match["name"])
