@@ -100,6 +100,7 @@ def export(model: BitNet, directory: Path) -> None:
     os.replace(partial, config_path)
     partial = directory / "model.safetensors.partial"
     save_file(checkpoint_tensors(model), partial, metadata={"format": "pt"})
+    partial.chmod(0o644)  # the writer makes it private
     os.replace(partial, weights_path)
 
 
@@ -138,4 +139,5 @@ def load_exported(directory: Path) -> BitNet:
                     for name, part in zip(parts, codes, strict=True)
                 ]
                 setattr(layer, attribute, _StoredLinear(torch.cat(codes), torch.cat(scales)))
-    return model.eval()
+    model.eval()
+    return model

@@ -42,9 +42,17 @@ class Muon:
         self.linears = [module for module in model.modules() if isinstance(module, BitLinear)]
         self.buffers = [torch.zeros_like(linear.latent) for linear in self.linears]
 
-    @torch.no_grad()
     def step(self, lr: float, weight_decay: float) -> None:
         """Apply one update from the gradients; lr is the spectral norm of a square update."""
+        with torch.no_grad():
+            for (rows, columns), members in self._directions().items():
+                updates = orthogonalise(torch.stack([part for _, part in members]))
+                scale = lr * max(1.0, rows / columns) ** 0.5
+                for (weight, _), update in zip(members, updates, strict=True):
+                    weight.mul_(1.0 - lr * weight_decay).add_(update, alpha=-scale)
+
+    def _directions(self) -> dict[tuple[int, int], list[tuple[Tensor, Tensor]]]:
+        """Advance the momentum; return (weight, Nesterov direction) of every part, by shape."""
         groups: defaultdict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for linear, buffer in zip(self.linears, self.buffers, strict=True):
             grad = linear.latent.grad
@@ -55,11 +63,7 @@ class Muon:
             outs = list(linear.outs)
             for weight, part in zip(torch.split(linear.latent.data, outs), torch.split(direction, outs), strict=True):
                 groups[weight.shape[0], weight.shape[1]].append((weight, part))
-        for (rows, columns), members in groups.items():
-            updates = orthogonalise(torch.stack([part for _, part in members]))
-            scale = lr * max(1.0, rows / columns) ** 0.5
-            for (weight, _), update in zip(members, updates, strict=True):
-                weight.mul_(1.0 - lr * weight_decay).add_(update, alpha=-scale)
+        return groups
 
 
 class Optimizer:

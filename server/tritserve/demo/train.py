@@ -104,7 +104,7 @@ def train_step(
     total = 0.0
     for inputs, targets in batch:
         loss = loss_function(inputs, targets) / counted
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         total += float(loss.detach())
     optimizer.step(progress)
     return total
@@ -141,8 +141,9 @@ class Run:
         *,
         resume: bool,
         exported: Path | None = None,
+        model_config: ModelConfig | None = None,
     ) -> None:
-        self.config, self.model_config = TrainConfig(), ModelConfig()
+        self.config, self.model_config = TrainConfig(), model_config or ModelConfig()
         self.budget_seconds = minutes * 60.0
         self.exported = exported or out / "checkpoint"
         self.state_path = out / "state.pt"
