@@ -8,8 +8,8 @@ import os
 import ssl
 import sys
 
-port = os.environ.get("TRITSERVE_PORT", "8000")
-port = int(port) if port.isdecimal() else 8000
+given = os.environ.get("TRITSERVE_PORT", "")
+port = int(given) if given.isdecimal() else 8000
 connection: http.client.HTTPConnection
 if os.environ.get("TRITSERVE_TLS_CERTFILE"):
     # It asks the process beside it, over loopback, under a name the certificate does not carry.
