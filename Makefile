@@ -66,7 +66,7 @@ native-test: build/test/.built
 
 build/test/.built: $(VENV)/.created $(NATIVE_SOURCES) $(NATIVE_TESTS)
 	@$(call configure,build/test,-DCMAKE_BUILD_TYPE=Release)
-	@$(VENV)/bin/cmake --build build/test
+	@$(VENV)/bin/cmake --build build/test -- --quiet
 	@touch $@
 
 # configure,FOLDER,OPTIONS
@@ -92,7 +92,7 @@ sanitize: build/sanitize/.built ## the C tests under the address and undefined-b
 
 build/sanitize/.built: $(VENV)/.created $(NATIVE_SOURCES) $(NATIVE_TESTS)
 	@$(call configure,build/sanitize,-DCMAKE_BUILD_TYPE=RelWithDebInfo -DTRIT_SANITIZE=ON)
-	@$(VENV)/bin/cmake --build build/sanitize
+	@$(VENV)/bin/cmake --build build/sanitize -- --quiet
 	@touch $@
 
 check-arm: build/arm/.built ## cross-compile for aarch64 and run the C tests under qemu
@@ -103,7 +103,7 @@ build/arm/.built: $(VENV)/.created $(NATIVE_SOURCES) $(NATIVE_TESTS)
 		printf 'Missing: the aarch64 compiler or emulator. Install with:\n\n    %s\n\n' \
 		'apt-get install -y gcc-aarch64-linux-gnu qemu-user' >&2; exit 1; }
 	@$(call configure,build/arm,-DCMAKE_BUILD_TYPE=Release -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake)
-	@$(VENV)/bin/cmake --build build/arm
+	@$(VENV)/bin/cmake --build build/arm -- --quiet
 	@touch $@
 
 # --- the rest -------------------------------------------------------------------------------------------------------
