@@ -119,7 +119,7 @@ class TrainConfig:
     first_export_seconds: float = 240.0
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     stage_one: MixtureConfig = field(default_factory=lambda: MixtureConfig(0.25, 0.4, 0.02, 0.3))
-    stage_two: MixtureConfig = field(default_factory=lambda: MixtureConfig(0.4, 0.4, 0.01, 0.6))
+    stage_two: MixtureConfig = field(default_factory=lambda: MixtureConfig(0.4, 0.4, 0.01, 1.2))
 
     def mixture(self, progress: float) -> MixtureConfig:
         """Return the data mixture of the stage that this progress falls in."""
