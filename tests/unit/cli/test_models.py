@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from tritserve.cli.models import STALE_SECONDS, collect, list_models, remove
 from tritserve.errors import ServerError
 

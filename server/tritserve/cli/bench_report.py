@@ -1,0 +1,81 @@
+"""The arithmetic of ``tritserve bench``: measured seconds and the machine's limits become rows. Pure.
+
+A step of B rows with O outputs does ``2 * (ternary weights * B + 4 * head weights * O)`` int8 operations (the head is int16 in
+two byte planes: four products) and reads the ternary body once, the head's two planes once, and the KV of every sequence. Its two
+shares are operations per second against the int8 peak of the instruction set and bytes per second against the read
+bandwidth, both measured in the same run with as many threads; the larger one names the limit.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What one step costs, from the model."""
+
+    ternary_weights: int
+    head_weights: int
+    body_bytes: int
+    head_bytes: int
+    kv_bytes_per_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One thing to measure: ``batch`` sequences at ``context`` tokens, or the prefill of one prompt of ``context`` tokens."""
+
+    work: Literal["decode", "prefill"]
+    batch: int
+    context: int
+    threads: int
+    isa: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One timed stretch of steps: tokens computed, wall seconds, CPU seconds of the process."""
+
+    num_tokens: int
+    seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The machine's limits with the threads of the row: bytes read and int8 operations per second."""
+
+    read_bytes_per_second: float
+    int8_ops_per_second: float
+
+
+def row(
+    work: Work, samples: list[Sample], num_steps: int, shape: Shape, peak: Peak, zero_share: float
+) -> dict[str, object]:
+    """Return one row of the report. ``num_steps``: steps of all samples together; ``zero_share``: of the inputs of ``down``."""
+    rates = [sample.num_tokens / sample.seconds for sample in samples]
+    num_tokens = sum(sample.num_tokens for sample in samples)
+    num_outputs = num_tokens if work.work == "decode" else len(samples)
+    context_reads = num_tokens * work.context if work.work == "decode" else num_tokens * work.context // 2
+    num_heads = num_steps if work.work == "decode" else len(samples)
+    num_bytes = num_steps * shape.body_bytes + num_heads * shape.head_bytes + context_reads * shape.kv_bytes_per_token
+    num_ops = 2 * (shape.ternary_weights * num_tokens + 4 * shape.head_weights * num_outputs)
+    median = statistics.median(rates)
+    memory = median * num_bytes / num_tokens / peak.read_bytes_per_second
+    compute = median * num_ops / num_tokens / peak.int8_ops_per_second
+    return {
+        **asdict(work),
+        "tokens_per_second": {"median": _short(median), "min": _short(min(rates)), "max": _short(max(rates))},
+        "bytes_per_token": round(num_bytes / num_tokens),
+        "zero_share": round(zero_share, 4),
+        "cpu_seconds_per_1000_tokens": _short(1000 * sum(sample.cpu_seconds for sample in samples) / num_tokens),
+        "share_of_limit": round(max(memory, compute), 4),
+        "limit": "memory" if memory >= compute else "compute",
+    }
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")
