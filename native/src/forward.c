@@ -1,0 +1,313 @@
+/*
+ * forward.c - the forward pass of a W1.58 A8 transformer (BitNet b1.58 2B4T, arXiv 2504.12285), over a ragged batch of rows.
+ *
+ *      x = embed(token)
+ *      each layer:   h = int8(norm(x));            q, k, v = Wq h, Wk h, Wv h
+ *                    write rope(k), v to the cache; a = attention(rope(q))
+ *                    x += Wo int8(sub_norm(a))
+ *                    h = int8(norm(x));            g, u = Wg h, Wu h
+ *                    x += Wd int8(sub_norm(act(g) * u))
+ *      rows with outputs:   logits = head(int16(norm(x)));  token = sample(logits)
+ *
+ * A stage is one fork over rows, panels or (rows, KV head) items. Every float operation belongs to one row and its order does not
+ * depend on how rows were batched or items split: docs/numerics.md.
+ */
+#include <assert.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "forward.h"
+#include "linear.h"
+#include "mem.h"
+#include "status.h"
+
+enum { HEAD_UNIT_PANELS = 16 };
+
+typedef struct step {
+    trit_session *s;
+    const trit_model *model;
+    const trit_row_ops *ops;
+    const trit_batch *batch;
+    size_t n_rows, n_segments, n_tiles, n_logit_rows;
+
+    /* What the running stage works on. */
+    size_t layer;
+    const float *norm;         /* weight, or NULL: none */
+    const trit_linear *linear; /* whose input is being quantised */
+    int add_residual;          /* x += y first */
+    const float *rows;         /* trit_quantise_rows */
+    size_t rows_stride;
+    trit_choice *choices;
+    atomic_int mask_late;
+} step;
+
+/* ---- embedding -------------------------------------------------------------------------------------------------- */
+
+static float exp2_negated(int8_t shift)
+{
+    uint32_t bits = (uint32_t)(127 - shift) << 23; /* -126..126: a normal number */
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return power;
+}
+
+static void embed_row(void *context, size_t row, size_t thread)
+{
+    (void)thread;
+    const step *st = context;
+    const trit_planes *embed = &st->model->embed;
+    size_t token = (size_t)st->batch->token_ids[row], hidden = (size_t)st->model->arch.hidden;
+    size_t first = token / TRIT_HEAD_PANEL * embed->groups * 64 + token % TRIT_HEAD_PANEL * TRIT_GROUP;
+    float scale = exp2_negated(embed->shift[token]);
+    float *x = st->s->x + row * st->s->hidden_stride;
+    for (size_t c = 0; c < hidden; c++) {
+        size_t at = first + c / TRIT_GROUP * 64 + c % TRIT_GROUP;
+        x[c] = (float)(256 * embed->hi[at] + embed->lo[at]) * scale;
+    }
+}
+
+/* ---- row stages: residual, norm, int8 --------------------------------------------------------------------------- */
+
+static void quantise(const step *st, size_t row, const float *values)
+{
+    const trit_session *s = st->s;
+    size_t stride = trit_linear_x_stride(st->linear);
+    s->x_scale[row] =
+        st->ops->quant_i8(values, st->linear->k, stride, s->x_q + row * stride, &s->x_sum[row], &s->x_zeros[row]);
+}
+
+/* x += y, then the int8 of norm(x): the input of q, k, v or of gate, up. */
+static void norm_residual_row(void *context, size_t row, size_t thread)
+{
+    const step *st = context;
+    trit_session *s = st->s;
+    size_t hidden = (size_t)st->model->arch.hidden;
+    float *x = s->x + row * s->hidden_stride, *normed = s->threads[thread].row;
+    if (st->add_residual)
+        st->ops->add(x, s->y + row * s->hidden_stride, hidden);
+    st->ops->rmsnorm(x, st->norm, hidden, st->model->arch.norm_eps, normed);
+    quantise(st, row, normed);
+}
+
+/* The input of o: attention's output, sub-normed over all heads. */
+static void attn_out_row(void *context, size_t row, size_t thread)
+{
+    const step *st = context;
+    trit_session *s = st->s;
+    float *a = s->attn + row * s->query_stride, *normed = s->threads[thread].row;
+    if (st->norm == NULL) {
+        quantise(st, row, a);
+        return;
+    }
+    st->ops->rmsnorm(a, st->norm, st->linear->k, st->model->arch.norm_eps, normed);
+    quantise(st, row, normed);
+}
+
+/* The input of down: act(gate) * up, sub-normed over the full width. */
+static void ffn_row(void *context, size_t row, size_t thread)
+{
+    const step *st = context;
+    trit_session *s = st->s;
+    const float *gate = s->gate + row * s->ffn_stride, *up = s->up + row * s->ffn_stride;
+    float *m = s->threads[thread].row;
+    if (st->model->arch.activation == TRIT_ACT_RELU2)
+        st->ops->relu2_mul(gate, up, st->linear->k, m);
+    else
+        st->ops->silu_mul(gate, up, st->linear->k, m);
+    if (st->norm != NULL)
+        st->ops->rmsnorm(m, st->norm, st->linear->k, st->model->arch.norm_eps, m);
+    quantise(st, row, m);
+}
+
+static void over_rows(step *st, trit_task_fn *task, const float *norm, const trit_linear *linear)
+{
+    st->norm = norm;
+    st->linear = linear;
+    trit_pool_run(st->s->pool, task, st, st->n_rows, st->s->n_threads);
+}
+
+static void plain_row(void *context, size_t row, size_t thread)
+{
+    (void)thread;
+    const step *st = context;
+    quantise(st, row, st->rows + row * st->rows_stride);
+}
+
+void trit_quantise_rows(trit_session *s, const trit_linear *linear, const float *rows, size_t stride, size_t n_rows)
+{
+    step st = {.s = s,
+               .model = s->model,
+               .ops = s->model->kernels.rows,
+               .n_rows = n_rows,
+               .rows = rows,
+               .rows_stride = stride};
+    over_rows(&st, plain_row, NULL, linear);
+}
+
+/* ---- attention stages ------------------------------------------------------------------------------------------- */
+
+/* Cut every sequence's rows at block boundaries (segments, for writing) and into tiles (for attending). */
+static void cut_rows(step *st)
+{
+    const trit_batch *b = st->batch;
+    size_t tile_rows = trit_attention_tile_rows(st->model);
+    for (int32_t seq = 0; seq < b->n_seqs; seq++) {
+        const int32_t *blocks = b->block_tables + (size_t)seq * (size_t)b->max_blocks;
+        size_t row = (size_t)b->cu_rows[seq], end = (size_t)b->cu_rows[seq + 1], start = (size_t)b->start_pos[seq];
+        for (size_t n, at = row; at < end; at += n) {
+            size_t position = start + (at - row), in_block = TRIT_BLOCK_TOKENS - position % TRIT_BLOCK_TOKENS;
+            n = end - at < in_block ? end - at : in_block;
+            st->s->segments[st->n_segments++] = (trit_rows_run){blocks, at, n, position};
+        }
+        for (size_t n, at = row; at < end; at += n) {
+            n = end - at < tile_rows ? end - at : tile_rows;
+            st->s->tiles[st->n_tiles++] = (trit_rows_run){blocks, at, n, start + (at - row)};
+        }
+    }
+}
+
+static void write_item(void *context, size_t item, size_t thread)
+{
+    const step *st = context;
+    const trit_session *s = st->s;
+    size_t kv_heads = (size_t)st->model->arch.n_kv_heads;
+    trit_rows_run run = s->segments[item / kv_heads];
+    trit_kv_write(st->model, s->kv, st->layer, item % kv_heads, run, s->k + run.row * s->kv_stride,
+                  s->v + run.row * s->kv_stride, s->kv_stride, s->threads[thread].row);
+}
+
+static void attend_item(void *context, size_t item, size_t thread)
+{
+    const step *st = context;
+    trit_session *s = st->s;
+    size_t kv_heads = (size_t)st->model->arch.n_kv_heads;
+    trit_rows_run run = s->tiles[item / kv_heads];
+    trit_attend(st->model, s->kv, st->layer, item % kv_heads, run, s->q + run.row * s->query_stride,
+                s->attn + run.row * s->query_stride, s->query_stride, &s->threads[thread].attention);
+}
+
+/* ---- layers ----------------------------------------------------------------------------------------------------- */
+
+static void attention_block(step *st, const trit_layer *layer)
+{
+    trit_session *s = st->s;
+    const trit_linear *linears = layer->linears;
+    size_t kv_heads = (size_t)st->model->arch.n_kv_heads;
+    over_rows(st, norm_residual_row, layer->norm_attn, &linears[TRIT_T_Q]);
+    const trit_linear_job qkv[] = {{&linears[TRIT_T_Q], s->q, s->query_stride},
+                                   {&linears[TRIT_T_K], s->k, s->kv_stride},
+                                   {&linears[TRIT_T_V], s->v, s->kv_stride}};
+    trit_linear_run(s, qkv, 3, st->n_rows);
+    trit_pool_run(s->pool, write_item, st, st->n_segments * kv_heads, s->n_threads);
+    trit_pool_run(s->pool, attend_item, st, st->n_tiles * kv_heads, s->n_threads);
+    over_rows(st, attn_out_row, layer->norm_attn_sub, &linears[TRIT_T_O]);
+    trit_linear_run(s, &(trit_linear_job){&linears[TRIT_T_O], s->y, s->hidden_stride}, 1, st->n_rows);
+}
+
+static void ffn_block(step *st, const trit_layer *layer)
+{
+    trit_session *s = st->s;
+    const trit_linear *linears = layer->linears;
+    over_rows(st, norm_residual_row, layer->norm_ffn, &linears[TRIT_T_GATE]);
+    const trit_linear_job gate_up[] = {{&linears[TRIT_T_GATE], s->gate, s->ffn_stride},
+                                       {&linears[TRIT_T_UP], s->up, s->ffn_stride}};
+    trit_linear_run(s, gate_up, 2, st->n_rows);
+    over_rows(st, ffn_row, layer->norm_ffn_sub, &linears[TRIT_T_DOWN]);
+    for (size_t row = 0; row < st->n_rows; row++)
+        s->stats.down_zeros += (uint64_t)s->x_zeros[row];
+    s->stats.down_inputs += st->n_rows * linears[TRIT_T_DOWN].k;
+    trit_linear_run(s, &(trit_linear_job){&linears[TRIT_T_DOWN], s->y, s->hidden_stride}, 1, st->n_rows);
+}
+
+/* ---- head and sampler ------------------------------------------------------------------------------------------- */
+
+/* Rows that have outputs, each once. Output rows ascend, so equal ones are neighbours. */
+static void list_logit_rows(step *st)
+{
+    trit_session *s = st->s;
+    const trit_batch *b = st->batch;
+    for (int32_t i = 0; i < b->n_outputs; i++) {
+        if (i == 0 || b->outputs[i].row != b->outputs[i - 1].row)
+            s->output_rows[st->n_logit_rows++] = b->outputs[i].row;
+        s->logits_of[i] = (int32_t)st->n_logit_rows - 1;
+    }
+}
+
+static void final_row(void *context, size_t item, size_t thread)
+{
+    const step *st = context;
+    trit_session *s = st->s;
+    size_t hidden = (size_t)st->model->arch.hidden, width = trit_round_up(hidden, 64);
+    size_t row = (size_t)s->output_rows[item];
+    float *x = s->x + row * s->hidden_stride, *normed = s->threads[thread].row;
+    st->ops->add(x, s->y + row * s->hidden_stride, hidden);
+    st->ops->rmsnorm(x, st->model->norm_final, hidden, st->model->arch.norm_eps, normed);
+    s->h_scale[item] = st->ops->quant_head(normed, hidden, width, s->h_hi + item * width, s->h_lo + item * width);
+}
+
+static void head_unit(void *context, size_t item, size_t thread)
+{
+    (void)thread;
+    const step *st = context;
+    const trit_session *s = st->s;
+    const trit_planes *head = &st->model->head;
+    size_t width = trit_round_up((size_t)st->model->arch.hidden, 64);
+    size_t panel0 = item * HEAD_UNIT_PANELS;
+    size_t panel1 = panel0 + HEAD_UNIT_PANELS < head->n_panels ? panel0 + HEAD_UNIT_PANELS : head->n_panels;
+    st->model->kernels.head(s->h_hi, s->h_lo, width, st->n_logit_rows, head->hi, head->lo, head->groups, panel0, panel1,
+                            (size_t)st->model->arch.vocab, head->shift, s->h_scale, s->logits, s->vocab_stride);
+}
+
+static void sample_output(void *context, size_t item, size_t thread)
+{
+    step *st = context;
+    const trit_session *s = st->s;
+    const trit_output *output = &st->batch->outputs[item];
+    const float *logits = s->logits + (size_t)s->logits_of[item] * s->vocab_stride;
+    if (!trit_sampler_choose(st->ops, logits, (size_t)st->model->arch.vocab, &output->sampling, output->target,
+                             output->n_top, &st->choices[item], &s->samplers[thread]))
+        atomic_store(&st->mask_late, (int)item + 1);
+}
+
+static void head_and_sampler(step *st, float *logits)
+{
+    trit_session *s = st->s;
+    size_t n_outputs = (size_t)st->batch->n_outputs, vocab = (size_t)st->model->arch.vocab;
+    list_logit_rows(st);
+    trit_pool_run(s->pool, final_row, st, st->n_logit_rows, s->n_threads);
+    size_t units = (st->model->head.n_panels + HEAD_UNIT_PANELS - 1) / HEAD_UNIT_PANELS;
+    trit_pool_run(s->pool, head_unit, st, units, s->n_threads);
+    for (size_t i = 0; logits != NULL && i < n_outputs; i++)
+        memcpy(logits + i * vocab, s->logits + (size_t)s->logits_of[i] * s->vocab_stride, vocab * sizeof *logits);
+    trit_pool_run(s->pool, sample_output, st, n_outputs, s->n_samplers);
+}
+
+/* ---- the step --------------------------------------------------------------------------------------------------- */
+
+trit_status trit_forward(trit_session *s, const trit_batch *batch, trit_choice *choices, float *logits, trit_error *err)
+{
+    step st = {.s = s,
+               .model = s->model,
+               .ops = s->model->kernels.rows,
+               .batch = batch,
+               .n_rows = (size_t)batch->n_rows,
+               .choices = choices};
+    assert(st.n_rows >= 1);
+    cut_rows(&st);
+    trit_pool_run(s->pool, embed_row, &st, st.n_rows, s->n_threads);
+    for (st.layer = 0; st.layer < (size_t)s->model->arch.n_layers; st.layer++) {
+        const trit_layer *layer = &s->model->layers[st.layer];
+        st.add_residual = st.layer > 0; /* y of the last layer's down */
+        attention_block(&st, layer);
+        st.add_residual = 1;
+        ffn_block(&st, layer);
+    }
+    if (batch->n_outputs > 0)
+        head_and_sampler(&st, logits);
+    s->stats.steps++;
+    s->stats.rows += st.n_rows;
+    int late = atomic_load(&st.mask_late);
+    if (late != 0)
+        return trit_fail(err, TRIT_ERR_STATE, "output %d: the mask did not become ready", late - 1);
+    return TRIT_OK;
+}

@@ -1,0 +1,59 @@
+/* linear.c - see linear.h. */
+#include "linear.h"
+#include "mem.h"
+
+/* Rows up to which gemv, which streams the weights once per few rows, is the better choice. Any choice gives the same bits. */
+enum { GEMV_MAX_ROWS = 1, MAX_UNIT_PANELS = 16, UNITS_PER_THREAD = 6 };
+
+typedef struct work {
+    trit_session *session;
+    const trit_linear_job *jobs;
+    size_t n_jobs, n_rows;
+    size_t unit_panels;
+    size_t first_unit[4]; /* of each job, and the end */
+} work;
+
+size_t trit_linear_x_stride(const trit_linear *linear)
+{
+    return linear->groups * TRIT_GROUP;
+}
+
+static void run_unit(void *context, size_t item, size_t thread)
+{
+    (void)thread;
+    const work *w = context;
+    const trit_session *s = w->session;
+    size_t job = 0;
+    while (item >= w->first_unit[job + 1])
+        job++;
+    const trit_linear *linear = w->jobs[job].linear;
+    size_t panel0 = (item - w->first_unit[job]) * w->unit_panels;
+    size_t panel1 = panel0 + w->unit_panels < linear->n_panels ? panel0 + w->unit_panels : linear->n_panels;
+    trit_ternary_fn *kernel = w->n_rows <= GEMV_MAX_ROWS ? s->model->kernels.gemv : s->model->kernels.gemm;
+    kernel(s->x_q, trit_linear_x_stride(linear), s->x_sum, w->n_rows, linear->w, linear->groups, panel0, panel1,
+           linear->n, s->row_scale + job * (size_t)s->options.max_rows, w->jobs[job].y, w->jobs[job].y_stride);
+}
+
+/* Even, so that a kernel may take two panels at once; small enough that threads of unequal speed end together. */
+static size_t choose_unit(const trit_linear_job *jobs, size_t n_jobs, size_t n_threads)
+{
+    size_t panels = 0;
+    for (size_t job = 0; job < n_jobs; job++)
+        panels += jobs[job].linear->n_panels;
+    size_t unit = trit_round_up(panels / (n_threads * UNITS_PER_THREAD) + 1, 2);
+    return unit < MAX_UNIT_PANELS ? unit : (size_t)MAX_UNIT_PANELS;
+}
+
+void trit_linear_run(trit_session *s, const trit_linear_job *jobs, size_t n_jobs, size_t n_rows)
+{
+    work w = {.session = s, .jobs = jobs, .n_jobs = n_jobs, .n_rows = n_rows};
+    w.unit_panels = choose_unit(jobs, n_jobs, s->n_threads);
+    for (size_t job = 0; job < n_jobs; job++) {
+        size_t units = (jobs[job].linear->n_panels + w.unit_panels - 1) / w.unit_panels;
+        w.first_unit[job + 1] = w.first_unit[job] + units;
+        float *row_scale = s->row_scale + job * (size_t)s->options.max_rows;
+        for (size_t row = 0; row < n_rows; row++)
+            row_scale[row] = jobs[job].linear->scale * s->x_scale[row];
+    }
+    trit_pool_run(s->pool, run_unit, &w, w.first_unit[n_jobs], s->n_threads);
+}

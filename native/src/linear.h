@@ -1,0 +1,23 @@
+/*
+ * linear.h - ternary linears of a step: one work list of panel ranges over up to three linears that read the same int8 rows (q, k, v;
+ * gate, up), so that a fork covers them all.
+ */
+#ifndef TRIT_LINEAR_H
+#define TRIT_LINEAR_H
+
+#include "session.h"
+
+/* y (n_rows, y_stride) */
+typedef struct trit_linear_job {
+    const trit_linear *linear;
+    float *y;
+    size_t y_stride;
+} trit_linear_job;
+
+/* Stride of a linear's int8 inputs in session->x_q: its inputs rounded up to 64. */
+size_t trit_linear_x_stride(const trit_linear *linear);
+
+/* x_q, x_sum and x_scale of rows 0..n_rows-1 are in the session, quantised for these linears. n_jobs 1..3. */
+void trit_linear_run(trit_session *session, const trit_linear_job *jobs, size_t n_jobs, size_t n_rows);
+
+#endif

@@ -1,0 +1,185 @@
+/* measure.c - see measure.h. */
+#include "measure/measure.h"
+
+#include <sched.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+
+#include "linear.h"
+#include "measure/int8.h"
+#include "mem.h"
+#include "status.h"
+
+static double now_seconds(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* ---- read bandwidth --------------------------------------------------------------------------------------------- */
+
+enum { PIECE_BYTES = 1 << 20, READ_LANES = 16 };
+
+typedef struct read_job {
+    const uint64_t *words;
+    size_t n_words;
+    atomic_uint_fast64_t sink;
+} read_job;
+
+static void read_piece(void *context, size_t item, size_t thread)
+{
+    (void)thread;
+    read_job *job = context;
+    size_t first = item * (PIECE_BYTES / sizeof(uint64_t)), left = job->n_words - first;
+    size_t n = left < PIECE_BYTES / sizeof(uint64_t) ? left : PIECE_BYTES / sizeof(uint64_t);
+    uint64_t lanes[READ_LANES] = {0}, sum = 0;
+    for (size_t i = 0; i + READ_LANES <= n; i += READ_LANES)
+        for (size_t j = 0; j < READ_LANES; j++)
+            lanes[j] += job->words[first + i + j];
+    for (size_t j = 0; j < READ_LANES; j++)
+        sum += lanes[j];
+    atomic_fetch_add(&job->sink, sum);
+}
+
+trit_status trit_read_bandwidth(uint64_t bytes, int32_t n_threads, int32_t repeats, double *bytes_per_second,
+                                trit_error *err)
+{
+    trit_pool *pool = NULL;
+    size_t n_words = (size_t)(bytes / sizeof(uint64_t));
+    uint64_t *words = trit_alloc(n_words, sizeof *words);
+    if (words == NULL)
+        return trit_fail(err, TRIT_ERR_MEMORY, "no memory for a buffer of %llu bytes", (unsigned long long)bytes);
+    trit_status status = trit_pool_create(&pool, n_threads, err);
+    if (status == TRIT_OK) {
+        read_job job = {.words = words, .n_words = n_words};
+        size_t n_items = (n_words * sizeof *words + PIECE_BYTES - 1) / PIECE_BYTES;
+        double best = 0.0;
+        for (int32_t i = 0; i <= repeats; i++) { /* the first warms up */
+            double start = now_seconds();
+            trit_pool_run(pool, read_piece, &job, n_items, (size_t)n_threads);
+            double rate = (double)(n_words * sizeof *words) / (now_seconds() - start);
+            best = i > 0 && rate > best ? rate : best;
+        }
+        *bytes_per_second = best;
+    }
+    trit_pool_destroy(&pool);
+    trit_free(words);
+    return status;
+}
+
+/* ---- int8 ------------------------------------------------------------------------------------------------------- */
+
+typedef struct int8_job {
+    trit_int8_loop_fn *loop;
+    double seconds;
+    int n_threads;
+    atomic_int arrived;
+    double *rates; /* (n_threads) */
+} int8_job;
+
+static trit_int8_loop_fn *loop_of(trit_isa isa)
+{
+    switch (isa) {
+    case TRIT_ISA_REF: return trit_int8_loop__ref;
+#ifdef TRIT_HAVE_AVX2
+    case TRIT_ISA_AVX2: return trit_int8_loop__avx2;
+#endif
+#ifdef TRIT_HAVE_AVX512VNNI
+    case TRIT_ISA_AVX512VNNI: return trit_int8_loop__avx512vnni;
+#endif
+#ifdef TRIT_HAVE_NEON
+    case TRIT_ISA_NEON: return trit_int8_loop__neon;
+#endif
+    default: return NULL;
+    }
+}
+
+static void int8_item(void *context, size_t item, size_t thread)
+{
+    (void)thread;
+    int8_job *job = context;
+    /* As many items as threads, and none goes on before all are taken: each thread has one. */
+    atomic_fetch_add(&job->arrived, 1);
+    while (atomic_load(&job->arrived) < job->n_threads)
+        (void)sched_yield();
+    int32_t sink = 0;
+    uint64_t ops = 0, rounds = 64;
+    double start = now_seconds(), elapsed = 0.0;
+    while (elapsed < job->seconds) {
+        ops += job->loop(rounds, &sink);
+        elapsed = now_seconds() - start;
+        if (elapsed < job->seconds / 50.0)
+            rounds *= 2;
+    }
+    job->rates[item] = (double)ops / elapsed;
+    if (sink == INT32_MIN) /* hardly ever; the sum must be used */
+        job->rates[item] *= 1.0 + 1e-12;
+}
+
+trit_status trit_int8_rate(trit_isa isa, int32_t n_threads, double seconds, double *ops_per_second, trit_error *err)
+{
+    trit_pool *pool = NULL;
+    int8_job job = {.loop = loop_of(isa), .seconds = seconds, .n_threads = n_threads};
+    if (job.loop == NULL)
+        return trit_fail(err, TRIT_ERR_UNSUPPORTED, "no int8 loop for instruction set %s in this build",
+                         trit_isa_name(isa));
+    job.rates = trit_alloc((size_t)n_threads, sizeof *job.rates);
+    if (job.rates == NULL)
+        return trit_fail(err, TRIT_ERR_MEMORY, "no memory for %d rates", n_threads);
+    trit_status status = trit_pool_create(&pool, n_threads, err);
+    if (status == TRIT_OK) {
+        double sum = 0.0;
+        trit_pool_run(pool, int8_item, &job, (size_t)n_threads, (size_t)n_threads);
+        for (int32_t i = 0; i < n_threads; i++)
+            sum += job.rates[i];
+        *ops_per_second = sum;
+    }
+    trit_pool_destroy(&pool);
+    trit_free(job.rates);
+    return status;
+}
+
+/* ---- the model's linears ---------------------------------------------------------------------------------------- */
+
+static void run_all_linears(trit_session *s, size_t rows)
+{
+    for (int32_t at = 0; at < s->model->arch.n_layers; at++) {
+        const trit_linear *linears = s->model->layers[at].linears;
+        const trit_linear_job qkv[] = {{&linears[TRIT_T_Q], s->q, s->query_stride},
+                                       {&linears[TRIT_T_K], s->k, s->kv_stride},
+                                       {&linears[TRIT_T_V], s->v, s->kv_stride}};
+        const trit_linear_job o = {&linears[TRIT_T_O], s->y, s->hidden_stride};
+        const trit_linear_job gate_up[] = {{&linears[TRIT_T_GATE], s->gate, s->ffn_stride},
+                                           {&linears[TRIT_T_UP], s->up, s->ffn_stride}};
+        const trit_linear_job down = {&linears[TRIT_T_DOWN], s->y, s->hidden_stride};
+        trit_linear_run(s, qkv, 3, rows);
+        trit_linear_run(s, &o, 1, rows);
+        trit_linear_run(s, gate_up, 2, rows);
+        trit_linear_run(s, &down, 1, rows);
+    }
+}
+
+double trit_linears_seconds(trit_session *s, size_t rows, int32_t repeats)
+{
+    size_t widest = 0;
+    for (int kind = TRIT_T_Q; kind <= TRIT_T_DOWN; kind++) {
+        size_t stride = trit_linear_x_stride(&s->model->layers[0].linears[kind]);
+        widest = stride > widest ? stride : widest;
+    }
+    for (size_t i = 0; i < rows * widest; i++)
+        s->x_q[i] = (int8_t)((i * 37 + i / 64 * 11) % 255) - 127;
+    for (size_t row = 0; row < rows; row++) {
+        s->x_scale[row] = 1.0f;
+        s->x_sum[row] = 0; /* no one looks at the results */
+    }
+    double best = 0.0;
+    for (int32_t i = 0; i <= repeats; i++) { /* the first warms up */
+        double start = now_seconds();
+        run_all_linears(s, rows);
+        double seconds = now_seconds() - start;
+        best = i == 1 || (i > 1 && seconds < best) ? seconds : best;
+    }
+    return best;
+}

@@ -1,0 +1,46 @@
+/* model.h - an opened model: pointers into the mapped file, and the kernels chosen for it. Immutable after open, shared freely. */
+#ifndef TRIT_MODEL_H
+#define TRIT_MODEL_H
+
+#include "ops.h"
+#include "packed_file.h"
+
+/* One ternary linear, y (n) = W (n, k) x (k). */
+typedef struct trit_linear {
+    const uint8_t *w;
+    size_t n, k;
+    size_t groups;   /* padded k / 4 */
+    size_t n_panels; /* panels of 64 outputs */
+    float scale;
+} trit_linear;
+
+typedef struct trit_layer {
+    trit_linear linears[TRIT_T_DOWN + 1]; /* by kind */
+    const float *norm_attn, *norm_ffn;
+    const float *norm_attn_sub, *norm_ffn_sub; /* NULL in a model without sub-norms */
+} trit_layer;
+
+/* (vocab, hidden) int16 in two byte planes. */
+typedef struct trit_planes {
+    const int8_t *hi, *lo;
+    const int8_t *shift; /* (vocab), -126..126 */
+    size_t groups, n_panels;
+} trit_planes;
+
+struct trit_model {
+    trit_arch arch;
+    trit_kernels kernels;
+    trit_map map;
+    trit_layer *layers;
+    const float *norm_final;
+    const float *rope_cos, *rope_sin; /* (max_positions, head_dim / 2) */
+    trit_planes embed, head;          /* head = embed when tied */
+    uint64_t body_bytes, head_bytes;
+    uint64_t fingerprint; /* of the arch, the table and samples of the contents: whose KV is this? */
+};
+
+trit_status trit_model_load(trit_model **out, int fd, const trit_arch *arch, const trit_tensor *tensors,
+                            size_t n_tensors, trit_isa isa, int32_t n_threads, trit_error *err);
+void trit_model_unload(trit_model *model);
+
+#endif

@@ -1,0 +1,59 @@
+/* session.h - one caller's threads and scratch: everything a step needs, allocated once. */
+#ifndef TRIT_SESSION_H
+#define TRIT_SESSION_H
+
+#include "attention.h"
+#include "sampler.h"
+#include "thread_pool.h"
+
+/* Float scratch of one thread: a row as wide as any, and attention over one tile. */
+typedef struct trit_thread_scratch {
+    float *row;
+    trit_attention_scratch attention;
+} trit_thread_scratch;
+
+enum { TRIT_SESSION_ARRAYS = 23 };
+
+struct trit_session {
+    void *arrays[TRIT_SESSION_ARRAYS]; /* what the array pointers below point to, to be freed */
+    const trit_model *model;
+    trit_kv *kv;
+    trit_session_options options;
+    trit_pool *pool;
+    size_t n_threads;
+    trit_thread_scratch *threads;   /* (n_threads) */
+    size_t n_samplers;              /* threads that can sample */
+    trit_sampler_scratch *samplers; /* (n_samplers) */
+
+    /* Rows of the residual stream and of each linear's output, float; strides in elements, rows 64-byte aligned. */
+    size_t hidden_stride, query_stride, kv_stride, ffn_stride, vocab_stride;
+    float *x;         /* (max_rows, hidden_stride) residual stream */
+    float *y;         /* (max_rows, hidden_stride) what a sublayer adds to it */
+    float *q, *attn;  /* (max_rows, query_stride) */
+    float *k, *v;     /* (max_rows, kv_stride) */
+    float *gate, *up; /* (max_rows, ffn_stride) */
+    int8_t *x_q;      /* (max_rows, widest padded input) */
+    float *x_scale;   /* (max_rows) */
+    int32_t *x_sum;   /* (max_rows) */
+    int32_t *x_zeros; /* (max_rows) */
+    float *row_scale; /* (3, max_rows): w_scale * x_scale of up to three linears of one input */
+
+    /* Rows that have outputs. */
+    int32_t *output_rows; /* (max_outputs) row of the step */
+    int32_t *logits_of;   /* (max_outputs) row of logits of each output */
+    int8_t *h_hi, *h_lo;  /* (max_outputs, hidden rounded up to 64) */
+    float *h_scale;       /* (max_outputs) */
+    float *logits;        /* (max_outputs, vocab_stride) */
+
+    trit_rows_run *segments; /* (max_rows) rows within one block */
+    trit_rows_run *tiles;    /* (max_rows) rows that attend together */
+    uint64_t *writers;       /* (n_blocks) step that last wrote the block */
+    uint64_t step;
+    trit_session_stats stats;
+};
+
+trit_status trit_session_build(trit_session **out, const trit_model *model, trit_kv *kv,
+                               const trit_session_options *options, trit_error *err);
+void trit_session_tear_down(trit_session *session);
+
+#endif
