@@ -1,0 +1,1 @@
+"""The only package that knows cffi: libtrit as typed Python. Import names from its modules."""
