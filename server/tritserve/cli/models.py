@@ -30,7 +30,9 @@ def list_models(cache_dir: _CacheDir = None) -> None:
                 source = packed.header.provenance
                 when = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
                 weights = packed.header.weights_sha256[:16]
-                table.add_row(path.name, f"{packed.file_bytes:,}", weights, f"{source.family}, {source.source_format}", when)
+                table.add_row(
+                    path.name, f"{packed.file_bytes:,}", weights, f"{source.family}, {source.source_format}", when
+                )
         except ModelFileError as error:
             table.add_row(path.name, f"{path.stat().st_size:,}", "", f"[red]damaged:[/] {error}", "")
     console = Console()
@@ -39,7 +41,9 @@ def list_models(cache_dir: _CacheDir = None) -> None:
 
 
 @app.command("rm")
-def remove(names: Annotated[list[str], typer.Argument(help="File names as `list` shows them.")], cache_dir: _CacheDir = None) -> None:
+def remove(
+    names: Annotated[list[str], typer.Argument(help="File names as `list` shows them.")], cache_dir: _CacheDir = None
+) -> None:
     """Remove packed models; they are converted again when needed."""
     folder = writable_cache_dir(Settings(cache_dir=cache_dir))
     known = {path.name: path for path in packed_models(folder)}
