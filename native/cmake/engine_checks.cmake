@@ -1,1 +1,29 @@
 # engine_checks.cmake - the native checks of everything above the kernels. Each ends with a line "N passed, N failed".
+
+# trit_check(<name> <source>...): a test program linked with the library and the tiny model.
+function(trit_check name)
+  add_executable(${name} ${ARGN} ${CHECKS}/tiny_model.c)
+  target_link_libraries(${name} PRIVATE trit trit_flags)
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES TIMEOUT 300)
+endfunction()
+
+trit_check(forward_test ${CHECKS}/forward_test.c)
+trit_check(sampler_test ${CHECKS}/sampler_test.c)
+trit_check(kv_test ${CHECKS}/kv_test.c)
+trit_check(pool_test ${CHECKS}/pool_test.c)
+
+# The public header alone. In C++ only where there is a compiler for it.
+add_executable(header_test ${CHECKS}/header_test.c)
+target_compile_options(header_test PRIVATE -Wpedantic)
+target_link_libraries(header_test PRIVATE trit)
+add_test(NAME header_test COMMAND header_test)
+include(CheckLanguage)
+check_language(CXX)
+if(CMAKE_CXX_COMPILER)
+  enable_language(CXX)
+  add_executable(header_test_cxx ${CHECKS}/header_test.cpp)
+  target_compile_options(header_test_cxx PRIVATE -Wall -Wextra -Wpedantic -Werror)
+  target_link_libraries(header_test_cxx PRIVATE trit m Threads::Threads)
+  add_test(NAME header_test_cxx COMMAND header_test_cxx)
+endif()

@@ -62,7 +62,7 @@ def test_untied_head_is_used() -> None:
     tiny = make_tiny_model(tied=False)
     with tiny.session() as (session, _):
         got = all_logits(session, [3, 5, 8], range(1), SMALL.vocab)
-    np.testing.assert_allclose(got, tiny.numpy.logits([3, 5, 8]), atol=0.3)
+    assert np.corrcoef(got.ravel(), tiny.numpy.logits([3, 5, 8]).ravel())[0, 1] > 0.999
 
 
 def test_a_linear_equals_integer_arithmetic_exactly() -> None:

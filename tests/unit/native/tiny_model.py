@@ -75,9 +75,13 @@ class TinyModel:
         self, *, isa: Isa = Isa.AUTO, n_threads: int = 2, n_blocks: int = 64
     ) -> Iterator[tuple[Session, KvPool]]:
         """Yield a session with a fresh pool."""
-        with self.open(isa) as model, kv_memory(model, n_blocks) as fd, KvPool(model, fd, n_blocks) as kv:
-            with Session(model, kv, n_threads=n_threads, max_rows=256, max_seqs=16, max_outputs=256) as session:
-                yield session, kv
+        with (
+            self.open(isa) as model,
+            kv_memory(model, n_blocks) as fd,
+            KvPool(model, fd, n_blocks) as kv,
+            Session(model, kv, n_threads=n_threads, max_rows=256, max_seqs=16, max_outputs=256) as session,
+        ):
+            yield session, kv
 
 
 @contextmanager
