@@ -27,3 +27,9 @@ if(CMAKE_CXX_COMPILER)
   target_link_libraries(header_test_cxx PRIVATE trit m Threads::Threads)
   add_test(NAME header_test_cxx COMMAND header_test_cxx)
 endif()
+
+trit_check(api_test ${CHECKS}/api_test.c)
+trit_check(batch_test ${CHECKS}/batch_test.c)
+trit_check(alloc_fail ${CHECKS}/alloc_fail.c)
+target_link_options(alloc_fail PRIVATE
+  -Wl,--wrap=posix_memalign -Wl,--wrap=mmap -Wl,--wrap=pthread_create)
