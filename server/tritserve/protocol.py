@@ -10,16 +10,19 @@ One *sequence* is one choice of one request. The front numbers sequences, and th
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PROTOCOL_VERSION = 1
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 _LENGTH = struct.Struct("<I")
 
-FinishReason = Literal["stop", "length", "cancelled", "numeric_fault", "no_token"]
+FinishReason = Literal["stop", "length", "cancelled", "numeric_fault", "no_token", "rejected"]
+"""Why a sequence ended. ``no_token``: every id was masked out; ``rejected``: the worker cannot run it (an id outside the vocabulary)."""
 
 
 class ProtocolError(Exception):
@@ -40,6 +43,21 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     logit_bias: dict[int, float] = {}
     allowed_token_ids: list[int] | None = None
     num_top_logprobs: int = 0
+
+
+class Start(msgspec.Struct, frozen=True, tag="start", kw_only=True):
+    """The first frame to a worker: what to serve and how. ``cpus`` pins the worker (empty: wherever it may run); ``max_model_len`` 0 is the
+    model's own; ``kv_bytes`` is the size of the KV memory behind the inherited descriptor."""
+
+    version: int
+    model_path: str
+    isa: str
+    num_threads: int
+    kv_bytes: int
+    max_model_len: int
+    max_batch_size: int
+    max_step_tokens: int
+    cpus: list[int] = []
 
 
 class Submit(msgspec.Struct, frozen=True, tag="submit", kw_only=True):
@@ -81,14 +99,15 @@ class Ping(msgspec.Struct, frozen=True, tag="ping"):
     nonce: int
 
 
-ToWorker = Submit | Abort | Ping
+ToWorker = Start | Submit | Abort | Ping
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello", kw_only=True):
-    """The worker is up: model mapped, self-test passed, cache adopted."""
+    """The worker is up: model mapped, self-test passed, cache adopted. A prompt fits if it is shorter than ``max_model_len``."""
 
     version: int
     pid: int
+    vocab: int
     isa: str
     kernels: str
     num_threads: int
@@ -168,7 +187,9 @@ class StepDone(msgspec.Struct, frozen=True, tag="step_done", kw_only=True):
     tokens: list[TokenEvent] = []
     ends: list[EndEvent] = []
     prompt_logprobs: list[PromptLogprobs] = []
-    cached: list[tuple[int, int]] = []  # (seq_id, prompt tokens found in the prefix cache), once per sequence, when admitted
+    cached: list[
+        tuple[int, int]
+    ] = []  # (seq_id, prompt tokens found in the prefix cache), once per sequence, when admitted
     stats: StepStats
 
 
