@@ -33,3 +33,18 @@ trit_check(batch_test ${CHECKS}/batch_test.c)
 trit_check(alloc_fail ${CHECKS}/alloc_fail.c)
 target_link_options(alloc_fail PRIVATE
   -Wl,--wrap=posix_memalign -Wl,--wrap=mmap -Wl,--wrap=pthread_create)
+
+# Fuzz targets: with clang and -DTRIT_LIBFUZZER=ON, libFuzzer drives them (fuzz_model -max_total_time=600); else a seeded random loop.
+option(TRIT_LIBFUZZER "Link the fuzz targets with libFuzzer" OFF)
+foreach(target fuzz_model fuzz_batch)
+  add_executable(${target} ${CHECKS}/${target}.c ${CHECKS}/tiny_model.c)
+  target_link_libraries(${target} PRIVATE trit trit_flags)
+  if(TRIT_LIBFUZZER)
+    target_link_options(${target} PRIVATE -fsanitize=fuzzer)
+    add_test(NAME ${target} COMMAND ${target} -runs=20000 -max_len=256)
+  else()
+    target_sources(${target} PRIVATE ${CHECKS}/fuzz_main.c)
+    add_test(NAME ${target} COMMAND ${target} 5000)
+  endif()
+  set_tests_properties(${target} PROPERTIES TIMEOUT 300)
+endforeach()
