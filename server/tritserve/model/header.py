@@ -68,12 +68,14 @@ class Layout(IntEnum):
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 TokenId = Annotated[int, Meta(ge=0, lt=2**31)]
 Size = Annotated[int, Meta(ge=0, lt=2**62)]
-_Width = Annotated[int, Meta(ge=4, le=2**20, multiple_of=4)]
-_Count = Annotated[int, Meta(ge=1, le=4096)]
+# The library's own bounds (native/src/packed_file.c).
+MAX_WIDTH = 131_072
+_Width = Annotated[int, Meta(ge=4, le=MAX_WIDTH, multiple_of=4)]
+_Count = Annotated[int, Meta(ge=1, le=1024)]
 _HeadDim = Annotated[int, Meta(ge=2, le=256, multiple_of=2)]
 _Vocab = Annotated[int, Meta(ge=1, le=2**24)]
-_Positions = Annotated[int, Meta(ge=1, le=2**22)]
-_Eps = Annotated[float, Meta(gt=0.0, lt=1.0)]
+_Positions = Annotated[int, Meta(ge=1, le=2**20)]
+_Eps = Annotated[float, Meta(ge=1e-30, le=1.0)]
 
 
 class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,7 +99,7 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     name: Annotated[str, Meta(max_length=256)]
     kind: TensorKind
-    layer: Annotated[int, Meta(ge=-1, lt=4096)]
+    layer: Annotated[int, Meta(ge=-1, lt=1024)]
     layout: Layout
     layout_version: Annotated[int, Meta(ge=0, lt=2**31)] = 1
     n: Annotated[int, Meta(ge=1, lt=2**31)]

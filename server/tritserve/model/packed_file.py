@@ -25,6 +25,7 @@ from tritserve.model.files import open_regular_path, read_at
 from tritserve.model.header import (
     ALIGNMENT,
     CONVERTER_VERSION,
+    MAX_WIDTH,
     TERNARY_KINDS,
     Activation,
     Architecture,
@@ -214,8 +215,8 @@ def _check_architecture(architecture: Architecture) -> None:
     a = architecture
     if a.n_heads % a.n_kv_heads:
         raise ModelFileError(f"n_kv_heads is {a.n_kv_heads}, expected a divisor of n_heads, {a.n_heads}")
-    if a.sub_norms and a.n_heads * a.head_dim != a.hidden:
-        raise ModelFileError(f"hidden is {a.hidden}, expected n_heads * head_dim = {a.n_heads * a.head_dim}")
+    if a.n_heads * a.head_dim > MAX_WIDTH:
+        raise ModelFileError(f"n_heads * head_dim is {a.n_heads * a.head_dim}, expected at most {MAX_WIDTH}")
 
 
 def _check_table(header: Header) -> None:
@@ -243,8 +244,8 @@ def _check_scale(tensor: Tensor) -> None:
         if tensor.scale != 1.0:
             raise ModelFileError(f"{tensor.name}: scale is {tensor.scale}, expected 1")
         return
-    # Normal float32 values only: a denormal would be flushed to zero.
-    if not (math.isfinite(tensor.scale) and 2.0**-126 <= tensor.scale < 2.0**127):
+    # The library's bound: far above the denormals that it flushes to zero.
+    if not (math.isfinite(tensor.scale) and 1e-30 <= tensor.scale < 2.0**127):
         raise ModelFileError(f"{tensor.name}: scale is {tensor.scale}, expected a positive float32")
     if struct.unpack("<f", struct.pack("<f", tensor.scale))[0] != tensor.scale:
         raise ModelFileError(f"{tensor.name}: scale is {tensor.scale}, expected a value that float32 holds")
