@@ -1,4 +1,5 @@
 /* model.c - from a checked tensor table to pointers, and the checks of what the tensors hold. */
+#include <assert.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -144,16 +145,24 @@ typedef struct table {
     size_t n_layers;
 } table;
 
-static const trit_tensor *tensor_of(const table *t, int32_t kind, size_t layer)
+static const trit_tensor *find_tensor(const table *t, int32_t kind, size_t layer)
 {
     int32_t at = t->index[(size_t)kind * t->n_layers + layer];
     return at < 0 ? NULL : &t->src.tensors[at];
 }
 
-/* Offsets are multiples of 64 and maps of pages: the cast is aligned. */
+/* One that trit_tensors_check has seen to be there. */
+static const trit_tensor *tensor_of(const table *t, int32_t kind, size_t layer)
+{
+    const trit_tensor *tensor = find_tensor(t, kind, layer);
+    assert(tensor != NULL);
+    return tensor;
+}
+
+/* NULL if there is none. Offsets are multiples of 64 and maps of pages: the cast is aligned. */
 static const float *floats_of(const table *t, int32_t kind, size_t layer)
 {
-    const trit_tensor *tensor = tensor_of(t, kind, layer);
+    const trit_tensor *tensor = find_tensor(t, kind, layer);
     return tensor == NULL ? NULL : (const float *)(const void *)(t->src.map->bytes + tensor->offset);
 }
 
@@ -194,7 +203,7 @@ static void fill_model(trit_model *model, const table *t)
     model->rope_cos = floats_of(t, TRIT_T_ROPE_COS, 0);
     model->rope_sin = floats_of(t, TRIT_T_ROPE_SIN, 0);
     model->embed = planes_of(t, TRIT_T_EMBED, TRIT_T_EMBED_SHIFT);
-    int tied = tensor_of(t, TRIT_T_HEAD, 0) == NULL;
+    int tied = find_tensor(t, TRIT_T_HEAD, 0) == NULL;
     model->head = tied ? model->embed : planes_of(t, TRIT_T_HEAD, TRIT_T_HEAD_SHIFT);
     model->head_bytes = tensor_of(t, tied ? TRIT_T_EMBED : TRIT_T_HEAD, 0)->bytes;
     for (size_t i = 0; i < t->src.n_tensors; i++)
