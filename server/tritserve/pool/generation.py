@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from tritserve.protocol import FinishReason, SamplingParams, TokenLogprob
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tritserve.protocol import FinishReason, SamplingParams, TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class ChoiceToken:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceEnd:
-    """A choice ended without a new token: ``length`` (nothing to generate), ``timeout`` or ``cancelled``."""
+    """A choice ended without a new token: ``length`` (nothing to generate), ``timeout``, or ``no_token`` (every id was masked out)."""
 
     choice: int
     finish: FinishReason | str
@@ -62,7 +64,8 @@ GenerationEvent = ChoiceToken | ChoiceEnd | PromptScores
 class Generation(Protocol):
     """A running request. Iterate its events until it ends; leaving the iteration early does NOT stop it, ``abort`` does.
 
-    Iteration raises WorkerFailed, NumericFault or RequestAborted when the request fails.
+    Iteration raises WorkerFailed, NumericFault, RequestAborted, Unavailable (no worker can ever start) or InvalidRequest when the request
+    fails, behind the events that came before.
     """
 
     num_cached_tokens: int
@@ -103,7 +106,8 @@ class Pool(Protocol):
     def status(self) -> PoolStatus: ...
 
     async def submit(self, request: GenerationRequest) -> Generation:
-        """Admit a request. Raises Overloaded (queue or tokens in flight full) or Unavailable (loading, draining, no worker), at once."""
+        """Admit a request. Raises Overloaded (queue or tokens in flight full), Unavailable (loading, draining, no worker), ContextTooLong,
+        InvalidRequest or WorkerFailed (the prompt killed a worker three times in the last minute), at once."""
         ...
 
     async def start(self) -> None: ...

@@ -1,0 +1,98 @@
+"""What the front must know of a live choice to give it to another worker, and whom to blame when a worker dies.
+
+The journal holds the inputs and the tokens received; nothing of the worker's state is needed, because a token depends on
+nothing else. Blame: a death counts against a choice only if it was in the running step and no token of it has arrived since
+its previous death; a token shows that it got past what killed it, so the count starts again. After two such deaths it is a
+suspect, which runs alone; a third one while alone fails it. Neighbours of a poisonous request are in its step too, but
+produce a token as soon as they run alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from tritserve.protocol import Submit
+
+DEATHS_BEFORE_SUSPECT = 2
+POISON_SECONDS = 60.0
+
+
+class Verdict(StrEnum):
+    """What a death means for a choice that was on the worker."""
+
+    RESUME = "resume"
+    RESUME_ALONE = "resume alone"
+    FAIL = "fail"
+
+
+@dataclass(slots=True)
+class Entry:
+    """One live choice. ``tokens`` were received, in order; ``num_scored`` prompt tokens have their log-probabilities."""
+
+    submit: Submit
+    tokens: list[int] = field(default_factory=list)
+    num_scored: int = 0
+    num_counted_deaths: int = 0
+    has_died: bool = False
+    has_token_since_death: bool = False
+    is_alone: bool = False
+
+    def record_token(self, token: int) -> None:
+        """Remember a received token."""
+        self.tokens.append(token)
+        self.has_token_since_death = True
+        self.num_counted_deaths = 0
+        self.is_alone = False  # the worker lets it join the others from here on, too
+
+    def record_death(self, *, in_step: bool) -> Verdict:
+        """The worker that held it died, while computing a step with it (``in_step``) or without."""
+        counts = in_step and not (self.has_died and self.has_token_since_death)
+        if in_step:
+            self.has_died = True
+            self.has_token_since_death = False
+        if counts:
+            if self.is_alone:
+                return Verdict.FAIL
+            self.num_counted_deaths += 1
+        if self.num_counted_deaths >= DEATHS_BEFORE_SUSPECT:
+            self.is_alone = True
+        return Verdict.RESUME_ALONE if self.is_alone else Verdict.RESUME
+
+    def resubmit(self) -> Submit:
+        """Return what makes another worker go on where this one ended.
+
+        Prompt log-probabilities are asked for again unless all arrived; what comes twice is dropped by position.
+        """
+        scored = self.num_scored >= len(self.submit.prompt) - 1
+        return msgspec.structs.replace(
+            self.submit,
+            forced=list(self.tokens),
+            prompt_logprobs=-1 if scored and self.submit.max_tokens else self.submit.prompt_logprobs,
+            alone=self.is_alone,
+        )
+
+
+class PoisonList:
+    """Prompts that killed a worker three times, refused for a minute. Time is a parameter."""
+
+    def __init__(self) -> None:
+        self._until: dict[bytes, float] = {}
+
+    def add(self, prompt: list[int], now: float) -> None:
+        """Refuse ``prompt`` from now on."""
+        self._until = {digest: until for digest, until in self._until.items() if until > now}
+        self._until[_digest(prompt)] = now + POISON_SECONDS
+
+    def refuses(self, prompt: list[int], now: float) -> bool:
+        """Say whether ``prompt`` is refused."""
+        return bool(self._until) and self._until.get(_digest(prompt), now) > now
+
+
+def _digest(prompt: list[int]) -> bytes:
+    return hashlib.sha256(b"".join(token.to_bytes(4, "little") for token in prompt)).digest()

@@ -1,0 +1,63 @@
+"""Start a worker process: inherited socket, shared KV memory, nothing else."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+WORKER_COMMAND = (sys.executable, "-m", "tritserve.engine.worker")
+
+
+def create_kv_memory(num_bytes: int) -> int:
+    """Return the descriptor of anonymous shared memory: sparse until written, of a size that nobody can change.
+
+    The front keeps it open, so that a worker's successor finds what its predecessor computed.
+    """
+    fd = os.memfd_create("tritserve-kv", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, num_bytes)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return fd
+
+
+def spawn(command: Sequence[str], kv_fd: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start a worker and return it with the front's end of its socket.
+
+    To be called from the thread that lives as long as the server: the kernel kills the worker when that thread ends.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.setblocking(False)
+        fds = (theirs.fileno(), kv_fd)
+        options = ["--socket-fd", str(fds[0]), "--kv-fd", str(fds[1]), "--parent-pid", str(os.getpid())]
+        try:
+            process = subprocess.Popen(
+                [*command, *options],
+                stdin=subprocess.DEVNULL,
+                stdout=_stderr(),
+                pass_fds=fds,
+                env=_environment(),
+            )
+        except OSError:
+            ours.close()
+            raise
+    return process, ours
+
+
+def _environment() -> dict[str, str]:
+    """What a worker inherits: not the server's settings (there may be a key among them), no thread pools of numpy."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TRITSERVE_")}
+    return kept | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def _stderr() -> int:
+    try:
+        return sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):  # none, or something that is not a file stands in for it
+        return subprocess.DEVNULL
