@@ -2,7 +2,6 @@
 #define _GNU_SOURCE
 #include "tiny_model.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -78,10 +77,10 @@ static int add_floats(tiny_model *t, int32_t kind, int32_t layer, int64_t n, int
     if (values == NULL)
         return 0;
     for (int64_t i = 0; i < n * k; i++) {
-        /* plain sines, so that rotations keep lengths; everything else a norm */
-        double angle = (double)(i / k) * pow(10000.0, -(double)(i % k) / (double)k);
-        values[i] = kind == TRIT_T_ROPE_COS   ? (float)cos(angle)
-                    : kind == TRIT_T_ROPE_SIN ? (float)sin(angle)
+        /* Rotations from rational points of the circle: no libm, so that every machine makes the same model. */
+        double half = (double)(i / k * (i % k + 1) % 97) / 97.0;
+        values[i] = kind == TRIT_T_ROPE_COS   ? (float)((1.0 - half * half) / (1.0 + half * half))
+                    : kind == TRIT_T_ROPE_SIN ? (float)(2.0 * half / (1.0 + half * half))
                                               : uniform(state, 0.5f, 1.5f);
     }
     int good = append(t, kind, layer, TRIT_LAYOUT_F32, n, k, 1.0f, values);

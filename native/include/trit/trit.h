@@ -22,12 +22,12 @@ extern "C" {
 #endif
 
 #define TRIT_API_VERSION 1
-#define TRIT_BLOCK_TOKENS 16   /* tokens of one KV block */
-#define TRIT_CHUNK_TOKENS 64   /* attention chunk, absolute positions; see docs/numerics.md */
-#define TRIT_PANEL 64          /* outputs of one ternary panel */
-#define TRIT_GROUP 4           /* inputs of one group */
-#define TRIT_HEAD_PANEL 16     /* vocabulary rows of one head panel */
-#define TRIT_MAX_TOP 20        /* largest number of top log-probabilities */
+#define TRIT_BLOCK_TOKENS 16 /* tokens of one KV block */
+#define TRIT_CHUNK_TOKENS 64 /* attention chunk, absolute positions; see docs/numerics.md */
+#define TRIT_PANEL 64        /* outputs of one ternary panel */
+#define TRIT_GROUP 4         /* inputs of one group */
+#define TRIT_HEAD_PANEL 16   /* vocabulary rows of one head panel */
+#define TRIT_MAX_TOP 20      /* largest number of top log-probabilities */
 #define TRIT_HASH_BYTES 32
 
 typedef enum trit_status {
@@ -87,20 +87,31 @@ typedef struct trit_arch {
 } trit_arch;
 
 typedef enum trit_tensor_kind {
-    TRIT_T_Q = 0, TRIT_T_K, TRIT_T_V, TRIT_T_O, TRIT_T_GATE, TRIT_T_UP, TRIT_T_DOWN, /* ternary */
-    TRIT_T_NORM_ATTN, TRIT_T_NORM_ATTN_SUB, TRIT_T_NORM_FFN, TRIT_T_NORM_FFN_SUB,    /* float32 (n) */
-    TRIT_T_NORM_FINAL,                                                              /* float32 (hidden), layer -1 */
-    TRIT_T_EMBED,       /* int16 planes (vocab, hidden), layer -1; also the head when TRIT_T_HEAD is absent (tied) */
-    TRIT_T_EMBED_SHIFT, /* int8 (vocab) */
-    TRIT_T_HEAD, TRIT_T_HEAD_SHIFT,
-    TRIT_T_ROPE_COS, TRIT_T_ROPE_SIN, /* float32 (max_positions, head_dim / 2), layer -1 */
+    TRIT_T_Q = 0,
+    TRIT_T_K,
+    TRIT_T_V,
+    TRIT_T_O,
+    TRIT_T_GATE,
+    TRIT_T_UP,
+    TRIT_T_DOWN, /* ternary */
+    TRIT_T_NORM_ATTN,
+    TRIT_T_NORM_ATTN_SUB,
+    TRIT_T_NORM_FFN,
+    TRIT_T_NORM_FFN_SUB, /* float32 (n) */
+    TRIT_T_NORM_FINAL,   /* float32 (hidden), layer -1 */
+    TRIT_T_EMBED,        /* int16 planes (vocab, hidden), layer -1; also the head when TRIT_T_HEAD is absent (tied) */
+    TRIT_T_EMBED_SHIFT,  /* int8 (vocab) */
+    TRIT_T_HEAD,
+    TRIT_T_HEAD_SHIFT,
+    TRIT_T_ROPE_COS,
+    TRIT_T_ROPE_SIN, /* float32 (max_positions, head_dim / 2), layer -1 */
     TRIT_T_KIND_COUNT
 } trit_tensor_kind;
 
 /* Versioned layouts. A file that names a layout this library does not know is refused, never guessed. */
 typedef enum trit_layout {
-    TRIT_LAYOUT_F32 = 1,       /* row-major float32 */
-    TRIT_LAYOUT_I8 = 2,        /* row-major int8 */
+    TRIT_LAYOUT_F32 = 1, /* row-major float32 */
+    TRIT_LAYOUT_I8 = 2,  /* row-major int8 */
     /* Ternary panels of 64 outputs x groups of 4 inputs; one 64-byte vector per (panel, group), vectors of a panel adjacent,
      * panels in order. Bits 2f, 2f+1 of byte b: weight + 1 of output 16f + b / 4 and input b % 4. Outputs are padded to
      * 64 and inputs to 64 (16 groups: four AMX tiles) with weight 0 (code 1). */
@@ -130,8 +141,8 @@ uint64_t trit_layout_bytes(int32_t layout, int64_t n, int64_t k);
  * `tensors` is complete and consistent for `arch`: every kind once per layer, shapes, layouts, offsets and sizes inside the file,
  * no overlap, ternary codes never 3, scales finite and positive. isa: TRIT_ISA_AUTO picks the best.
  */
-trit_status trit_model_open(trit_model **out, int fd, const trit_arch *arch, const trit_tensor *tensors, size_t n_tensors,
-                            trit_isa isa, int32_t n_threads, trit_error *err);
+trit_status trit_model_open(trit_model **out, int fd, const trit_arch *arch, const trit_tensor *tensors,
+                            size_t n_tensors, trit_isa isa, int32_t n_threads, trit_error *err);
 void trit_model_close(trit_model **model);
 trit_isa trit_model_isa(const trit_model *model);
 /* Bytes read per decoded token when nothing is skipped: ternary body, head (both planes). */
@@ -141,8 +152,10 @@ uint64_t trit_model_head_bytes(const trit_model *model);
 /* ---- packing (conversion) --------------------------------------------------------------------------------------- */
 
 /* codes (n, k) int8 in {-1, 0, 1} -> TRIT_LAYOUT_T2_P64G4, out_bytes as trit_layout_bytes says. */
-trit_status trit_pack_ternary(const int8_t *codes, int64_t n, int64_t k, uint8_t *out, uint64_t out_bytes, trit_error *err);
-trit_status trit_unpack_ternary(const uint8_t *packed, uint64_t bytes, int64_t n, int64_t k, int8_t *codes, trit_error *err);
+trit_status trit_pack_ternary(const int8_t *codes, int64_t n, int64_t k, uint8_t *out, uint64_t out_bytes,
+                              trit_error *err);
+trit_status trit_unpack_ternary(const uint8_t *packed, uint64_t bytes, int64_t n, int64_t k, int8_t *codes,
+                                trit_error *err);
 /* Hugging Face's packed bytes (ceil(n / 4), k): row r in byte row r % q, bits 2 * (r / q), q = ceil(n / 4) -> codes (n, k). */
 trit_status trit_unpack_hf(const uint8_t *bytes, int64_t n, int64_t k, int8_t *codes, trit_error *err);
 /* Float rows [row0, row0 + n_rows) of a (n, k) matrix into their places of TRIT_LAYOUT_I16_P16G4; row0 a multiple of 16.
@@ -163,7 +176,8 @@ typedef struct trit_kv trit_kv;
 trit_status trit_kv_region_bytes(const trit_model *model, int32_t n_blocks, uint64_t *bytes, trit_error *err);
 /* Map `fd` (memfd of at least that size; stays the caller's). A zeroed header is initialised; another model's or version's header
  * is refused unless `reset` is non-zero, which clears every record. */
-trit_status trit_kv_attach(trit_kv **out, const trit_model *model, int fd, int32_t n_blocks, int32_t reset, trit_error *err);
+trit_status trit_kv_attach(trit_kv **out, const trit_model *model, int fd, int32_t n_blocks, int32_t reset,
+                           trit_error *err);
 void trit_kv_detach(trit_kv **kv);
 /* Seal a full block under its chain hash: checksum first, then the mark. */
 trit_status trit_kv_commit(trit_kv *kv, int32_t block, const uint8_t hash[32], trit_error *err);
@@ -178,13 +192,13 @@ trit_status trit_kv_poison(trit_kv *kv, int32_t block, trit_error *err);
 
 typedef struct trit_sampling {
     uint64_t seed;
-    int32_t position;    /* index in the sequence of the token being chosen */
-    float temperature;   /* 0: greedy */
-    float top_p;         /* (0, 1], 0: greedy */
-    float min_p;         /* [0, 1] */
-    int32_t top_k;       /* 0: off */
-    float repetition_penalty; /* > 0, 1: off */
-    float presence_penalty;
+    int32_t position;         /* index in the sequence of the token being chosen */
+    float temperature;        /* [0, 10,000], 0: greedy */
+    float top_p;              /* [0, 1], 0: greedy, 1: off */
+    float min_p;              /* [0, 1], 0: off */
+    int32_t top_k;            /* 0: off, 1: greedy */
+    float repetition_penalty; /* [0.0001, 10,000], 1: off */
+    float presence_penalty;   /* these two and bias_values: -10,000 to 10,000 */
     float frequency_penalty;
     const int32_t *history; /* tokens so far, prompt first */
     int32_t n_history;
@@ -195,7 +209,8 @@ typedef struct trit_sampling {
     const int32_t *suppressed; /* ids that may not be chosen */
     int32_t n_suppressed;
     /* Late-bound mask of allowed ids, ceil(vocab / 32) words, bit id % 32 of word id / 32; NULL: all allowed. It is read only after
-     * *mask_ready is non-zero (NULL: at once), so a grammar may compute it beside the forward pass. */
+     * *mask_ready is non-zero (NULL: at once), so a grammar may compute it beside the forward pass; after 30 seconds the call gives
+     * up with TRIT_ERR_STATE. */
     const uint32_t *mask;
     const int32_t *mask_ready;
 } trit_sampling;
@@ -212,8 +227,8 @@ typedef struct trit_choice {
 } trit_choice;
 
 /* The sampler alone, as the step uses it. target >= 0 scores that id instead of choosing one. */
-trit_status trit_sample(const float *logits, int32_t vocab, const trit_sampling *sampling, int32_t target, int32_t n_top,
-                        trit_choice *out, trit_error *err);
+trit_status trit_sample(const float *logits, int32_t vocab, const trit_sampling *sampling, int32_t target,
+                        int32_t n_top, trit_choice *out, trit_error *err);
 
 /* ---- session: one model step ------------------------------------------------------------------------------------ */
 
@@ -238,19 +253,20 @@ typedef struct trit_batch {
     int32_t n_seqs;
     int32_t n_rows;
     int32_t n_outputs;
-    int32_t max_blocks;           /* columns of block_tables */
-    const int32_t *token_ids;     /* (n_rows) */
-    const int32_t *cu_rows;       /* (n_seqs + 1) */
-    const int32_t *start_pos;     /* (n_seqs) */
-    const int32_t *block_tables;  /* (n_seqs, max_blocks): block of positions 16 j .. 16 j + 15 */
-    const trit_output *outputs;   /* (n_outputs), rows ascending */
+    int32_t max_blocks;          /* columns of block_tables */
+    const int32_t *token_ids;    /* (n_rows) */
+    const int32_t *cu_rows;      /* (n_seqs + 1) */
+    const int32_t *start_pos;    /* (n_seqs) */
+    const int32_t *block_tables; /* (n_seqs, max_blocks): block of positions 16 j .. 16 j + 15 */
+    const trit_output *outputs;  /* (n_outputs), rows ascending; several outputs may share a row */
 } trit_batch;
 
 trit_status trit_session_create(trit_session **out, const trit_model *model, trit_kv *kv,
                                 const trit_session_options *options, trit_error *err);
 void trit_session_destroy(trit_session **session);
 /* Run one model step: write K and V of every row, choose or score every output. choices (n_outputs); logits (n_outputs, vocab) or
- * NULL. No block may be written by two sequences. On an error nothing can be said about the K and V of the step's rows. */
+ * NULL. No block may be written by two sequences, and no committed block at all (TRIT_ERR_STATE). A batch that is refused changes
+ * nothing; after any other error nothing can be said about the K and V of the step's rows. */
 trit_status trit_session_step(trit_session *session, const trit_batch *batch, trit_choice *choices, float *logits,
                               trit_error *err);
 
@@ -263,11 +279,13 @@ void trit_session_read_stats(const trit_session *session, trit_session_stats *ou
 /* ---- measuring -------------------------------------------------------------------------------------------------- */
 
 /* Read bandwidth in bytes per second over a buffer of `bytes` per call, n_threads, best of `repeats`. */
-trit_status trit_measure_read(uint64_t bytes, int32_t n_threads, int32_t repeats, double *bytes_per_second, trit_error *err);
+trit_status trit_measure_read(uint64_t bytes, int32_t n_threads, int32_t repeats, double *bytes_per_second,
+                              trit_error *err);
 /* int8 multiply-adds (each 2 operations) per second in registers with the instructions of `isa`. */
 trit_status trit_measure_int8(trit_isa isa, int32_t n_threads, double seconds, double *ops_per_second, trit_error *err);
 /* Seconds of all ternary linears of the model once, for `rows` rows of fixed int8 inputs, through the kernels a step uses. */
-trit_status trit_session_time_linears(trit_session *session, int32_t rows, int32_t repeats, double *seconds, trit_error *err);
+trit_status trit_session_time_linears(trit_session *session, int32_t rows, int32_t repeats, double *seconds,
+                                      trit_error *err);
 
 /* ---- for tests -------------------------------------------------------------------------------------------------- */
 
