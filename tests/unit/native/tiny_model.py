@@ -226,3 +226,13 @@ def _lay_out(arch: Arch, model: NumpyModel, *, tied: bool) -> tuple[list[TensorE
     for kind, table in zip((16, 17), rope_tables(arch.max_positions, arch.head_dim, THETA), strict=True):
         add_floats(kind, -1, table.astype(np.float32))
     return tensors, bytes(payload)
+
+
+def tokens_of(turn: int, block: int) -> list[int]:
+    """Return the tokens that the kill test writes into a block in one turn."""
+    return np.random.default_rng([turn, block]).integers(0, SMALL.vocab, 16).tolist()
+
+
+def chain_hash(turn: int, block: int) -> bytes:
+    """Return the name they are committed under, from which turn and block can be read."""
+    return turn.to_bytes(16, "little") + block.to_bytes(16, "little")
