@@ -94,10 +94,12 @@ def save_checkpoint(case: Case, folder: Path) -> None:
         "eos_token_id": 1,
         "rms_norm_eps": 1e-5,
     }
-    if case.family == "bitnet":
-        model = BitNetForCausalLM(BitNetConfig(**values))
-    else:
-        model = LlamaForCausalLM(LlamaConfig(**values, head_dim=head_dim))
+    bitnet = case.family == "bitnet"
+    model = (
+        BitNetForCausalLM(BitNetConfig(**values))
+        if bitnet
+        else LlamaForCausalLM(LlamaConfig(**values, head_dim=head_dim))
+    )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name:

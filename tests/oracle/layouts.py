@@ -1,0 +1,41 @@
+"""The packed layouts of native/include/trit/trit.h in plain numpy, written from their description alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def ternary_panels(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """(n, k) codes to T2_P64G4: bits 2f, 2f + 1 of byte b are weight + 1 of output 16f + b / 4 and input b % 4."""
+    n, k = codes.shape
+    full = np.zeros((-(-n // 64) * 64, -(-k // 64) * 64), dtype=np.int8)
+    full[:n, :k] = codes
+    panels, groups = full.shape[0] // 64, full.shape[1] // 4
+    out = np.zeros((panels, groups, 64), dtype=np.uint8)
+    for byte in range(64):
+        for f in range(4):
+            weight = full[16 * f + byte // 4 :: 64, byte % 4 :: 4]
+            out[:, :, byte] |= (weight + 1).astype(np.uint8) << np.uint8(2 * f)
+    return out.reshape(-1)
+
+
+def head_planes(rows: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
+    """(n, k) weights to I16_P16G4 and the shift of each row (docs/numerics.md, "Head")."""
+    n, k = rows.shape
+    wide = rows.astype(np.float64)
+    shift = np.zeros(n, dtype=np.int64)
+    for r in range(n):
+        largest = np.abs(wide[r]).max()
+        if largest > 0:
+            shift[r] = next(s for s in range(126, -127, -1) if np.rint(np.ldexp(largest, s)) <= 32512)
+    e = np.rint(np.ldexp(wide, shift[:, None])).astype(np.int64)
+    low = (e + 128) % 256 - 128
+    planes = np.zeros((2, -(-n // 16) * 16, -(-k // 64) * 64), dtype=np.int8)
+    planes[0, :n, :k], planes[1, :n, :k] = (e - low) // 256, low
+    panels = planes.reshape(2, planes.shape[1] // 16, 16, planes.shape[2] // 4, 4).transpose(0, 1, 3, 2, 4)
+    return np.ascontiguousarray(panels).reshape(-1).view(np.uint8), shift.astype(np.int8)
