@@ -8,6 +8,7 @@
  * Values after penalties and after the division by the temperature are clamped to +-1e30, so that extreme parameters
  * cannot make an infinity or a NaN; removed ids are lower still.
  */
+#include <assert.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -25,7 +26,7 @@
 #define NOISE_MAX 16.7f      /* g(2^23 - 1) = 16.6355 */
 #define MASK_WAIT_SECONDS 30 /* then something died that should have computed it */
 
-enum { IN_PROMPT = 1 << 30, BLOCK = 16 };
+enum { IN_PROMPT = 1 << 30, BLOCK = TRIT_NOISE_LANES };
 
 static float clamped(float x)
 {
@@ -162,27 +163,62 @@ static int is_greedy(const trit_sampling *p)
 /* Remove what ranks behind `last`, the last entry kept. */
 static void keep_up_to(float *z, size_t vocab, uint64_t last)
 {
+    float cut = z[trit_rank_id(last)];
     for (size_t id = 0; id < vocab; id++)
-        if (trit_rank_entry(z[id], (uint32_t)id) > last)
-            z[id] = REMOVED;
+        z[id] = z[id] < cut ? REMOVED : z[id];
+    for (size_t id = trit_rank_id(last) + 1; id < vocab; id++) /* equal values rank by id */
+        z[id] = z[id] == cut ? REMOVED : z[id];
 }
 
-static const float reaches[] = {6.0f, 16.0f, 40.0f, HUGE_VALF};
+static size_t count_at_least(const float *z, size_t vocab, float floor)
+{
+    uint32_t n = 0; /* narrow, so that the comparison and the sum vectorise alike */
+    for (size_t id = 0; id < vocab; id++)
+        n += z[id] >= floor;
+    return n;
+}
 
+/*
+ * A floor that at least k ids reach, and few more: counting is ten times cheaper than sorting what is counted. The reach below the
+ * largest value doubles until it suffices, then is bisected.
+ */
+static float floor_of_leaders(const float *z, size_t vocab, float z_max, size_t k)
+{
+    float short_reach = 0.0f, reach = 1.0f;
+    while (count_at_least(z, vocab, z_max - reach) < k) {
+        if (reach > 1000.0f)
+            return -HUGE_VALF;
+        short_reach = reach;
+        reach = reach * 2.0f;
+    }
+    for (int i = 0; i < 8; i++) {
+        float middle = 0.5f * (short_reach + reach);
+        size_t n = count_at_least(z, vocab, z_max - middle);
+        if (n < k)
+            short_reach = middle;
+        else
+            reach = middle;
+        if (n >= k && n < 2 * k + 64)
+            break;
+    }
+    return z_max - reach;
+}
+
+/* k is less than vocab. */
 static void filter_top_k(float *z, size_t vocab, float z_max, size_t k, trit_sampler_scratch *s)
 {
-    size_t n = 0;
-    if (k >= vocab)
-        return;
-    for (size_t i = 0; n < k && i < sizeof reaches / sizeof reaches[0]; i++)
-        n = trit_rank_leaders(z, vocab, z_max - reaches[i], s->entries, s->spare);
-    keep_up_to(z, vocab, s->entries[k - 1]); /* the last reach has everything: n = vocab > k */
+    size_t n = trit_rank_leaders(z, vocab, floor_of_leaders(z, vocab, z_max, k), s->entries, s->spare);
+    assert(n >= k);
+    (void)n;
+    keep_up_to(z, vocab, s->entries[k - 1]);
 }
 
 /* Keeps an id while the mass ranked strictly above it is < top_p; mass over what top_k left, summed in rank order. */
 static void filter_top_p(const trit_row_ops *ops, float *z, size_t vocab, float z_max, float top_p,
                          trit_sampler_scratch *s)
 {
+    /* How far below the largest value the kept ids may reach: nearly always the first. */
+    static const float reaches[] = {5.0f, 10.0f, 18.0f, HUGE_VALF};
     float lse;
     if (!ops->log_sum_exp(z, vocab, &lse))
         return; /* cannot be: every z is finite */
@@ -260,8 +296,7 @@ static size_t gumbel_argmax(const trit_row_ops *ops, const float *z, size_t voca
         if (block_max + NOISE_MAX < needed)
             continue;
         uint32_t bits[BLOCK];
-        for (size_t i = 0; i < n; i++)
-            bits[i] = trit_noise_bits(p->seed, p->position, (uint32_t)(first + i));
+        trit_noise_bits_of_lanes(p->seed, p->position, (uint32_t)first, bits);
         for (size_t i = 0; i < n; i++)
             if (z[first + i] + NOISE_MAX >= needed && z[first + i] > REMOVED &&
                 bits[i] >= bits_needed(needed - z[first + i]))
@@ -282,7 +317,7 @@ static int32_t choose(const trit_row_ops *ops, size_t vocab, const trit_sampling
         z[id] = z[id] == REMOVED ? REMOVED : clamped(z[id] / p->temperature);
     leader = argmax(z, vocab); /* dividing can make two values equal */
     float z_max = z[leader];
-    if (p->top_k > 0)
+    if (p->top_k > 0 && (size_t)p->top_k < vocab)
         filter_top_k(z, vocab, z_max, (size_t)p->top_k, s);
     if (p->top_p < 1.0f)
         filter_top_p(ops, z, vocab, z_max, p->top_p, s);
@@ -309,65 +344,6 @@ int trit_sampler_choose(const trit_row_ops *ops, const float *logits, size_t voc
     top_logprobs(logits, vocab, lse, n_top, &choice);
     *out = choice;
     return 1;
-}
-
-/* ---- arguments -------------------------------------------------------------------------------------------------- */
-
-static trit_status check_float(const char *name, float value, float least, float most, size_t at, trit_error *err)
-{
-    if (value >= least && value <= most) /* false for NaN */
-        return TRIT_OK;
-    return trit_fail(err, TRIT_ERR_ARGUMENT, "output %zu: %s is %g, expected %g to %g", at, name, (double)value,
-                     (double)least, (double)most);
-}
-
-static trit_status check_ids(const char *name, const int32_t *ids, int32_t n, int32_t most, int32_t vocab, size_t at,
-                             trit_error *err)
-{
-    if (n < 0 || n > most)
-        return trit_fail(err, TRIT_ERR_ARGUMENT, "output %zu: n_%s is %d, expected 0 to %d", at, name, n, most);
-    if (n > 0 && ids == NULL)
-        return trit_fail(err, TRIT_ERR_ARGUMENT, "output %zu: %s is NULL, expected %d ids", at, name, n);
-    for (int32_t i = 0; i < n; i++)
-        if (ids[i] < 0 || ids[i] >= vocab)
-            return trit_fail(err, TRIT_ERR_ARGUMENT, "output %zu: %s id %d is %d, expected 0 to %d", at, name, i,
-                             ids[i], vocab - 1);
-    return TRIT_OK;
-}
-
-trit_status trit_sampling_check(const trit_sampling *p, int32_t vocab, size_t at, trit_error *err)
-{
-    const struct {
-        const char *name;
-        float value, least, most;
-    } rules[] = {
-        {"temperature", p->temperature, 0.0f, 1e4f},
-        {"top_p", p->top_p, 0.0f, 1.0f},
-        {"min_p", p->min_p, 0.0f, 1.0f},
-        {"repetition_penalty", p->repetition_penalty, 1e-4f, 1e4f},
-        {"presence_penalty", p->presence_penalty, -1e4f, 1e4f},
-        {"frequency_penalty", p->frequency_penalty, -1e4f, 1e4f},
-    };
-    trit_status status;
-    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++)
-        if ((status = check_float(rules[i].name, rules[i].value, rules[i].least, rules[i].most, at, err)) != TRIT_OK)
-            return status;
-    if (p->position < 0 || p->top_k < 0)
-        return trit_fail(err, TRIT_ERR_ARGUMENT, "output %zu: position is %d and top_k %d, expected neither negative",
-                         at, p->position, p->top_k);
-    if ((status = check_ids("history", p->history, p->n_history, IN_PROMPT - 1, vocab, at, err)) != TRIT_OK)
-        return status;
-    if (p->n_prompt < 0 || p->n_prompt > p->n_history)
-        return trit_fail(err, TRIT_ERR_ARGUMENT, "output %zu: n_prompt is %d, expected 0 to n_history = %d", at,
-                         p->n_prompt, p->n_history);
-    if ((status = check_ids("bias", p->bias_ids, p->n_bias, vocab, vocab, at, err)) != TRIT_OK)
-        return status;
-    if (p->n_bias > 0 && p->bias_values == NULL)
-        return trit_fail(err, TRIT_ERR_ARGUMENT, "output %zu: bias_values is NULL, expected %d values", at, p->n_bias);
-    for (int32_t i = 0; i < p->n_bias; i++)
-        if ((status = check_float("bias value", p->bias_values[i], -1e4f, 1e4f, at, err)) != TRIT_OK)
-            return status;
-    return check_ids("suppressed", p->suppressed, p->n_suppressed, vocab, vocab, at, err);
 }
 
 /* ---- scratch ---------------------------------------------------------------------------------------------------- */
