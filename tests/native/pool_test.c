@@ -92,6 +92,25 @@ static void check_workers_take_no_signals(void)
     trit_pool_destroy(&pool);
 }
 
+static void multiply_denormal(void *context, size_t item, size_t thread)
+{
+    (void)item;
+    volatile float denormal = 1e-40f;
+    if (thread > 0 && denormal * 0.5f != 0.0f)
+        atomic_store((atomic_int *)context, 1);
+}
+
+static void check_workers_flush_denormals(void)
+{
+    trit_pool *pool = NULL;
+    atomic_int survived = 0;
+    CHECK_OK(trit_pool_create(&pool, 4, err));
+    for (int i = 0; i < 50; i++)
+        trit_pool_run(pool, multiply_denormal, &survived, 64, 4);
+    CHECK(atomic_load(&survived) == 0);
+    trit_pool_destroy(&pool);
+}
+
 int main(void)
 {
     trit_pool *pool = NULL;
@@ -102,6 +121,7 @@ int main(void)
     CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_pool_create(&pool, 0, err));
     CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_pool_create(&pool, 257, err));
     check_workers_take_no_signals();
+    check_workers_flush_denormals();
     check_idle_pool_uses_no_cpu();
     return CHECK_SUMMARY;
 }
