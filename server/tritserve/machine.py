@@ -93,7 +93,7 @@ def cpu_quota(root: Path) -> float | None:
     quotas = []
     for folder in _group_folders(root, "cpu"):
         words = (_read(folder / "cpu.max") or "").split()  # version 2: "200000 100000" or "max 100000"
-        if len(words) == 2 and words[0].isdigit() and int(words[1]) > 0:
+        if len(words) == 2 and words[0].isdigit() and words[1].isdigit() and int(words[1]):
             quotas.append(int(words[0]) / int(words[1]))
         quota, period = _integer(folder / "cpu.cfs_quota_us"), _integer(folder / "cpu.cfs_period_us")
         if quota is not None and quota > 0 and period:

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from tritserve.errors import ModelFileError, NativeError
+from tritserve.model.families import tensor_name
 from tritserve.model.header import (
     TERNARY_KINDS,
     Header,
@@ -133,16 +134,15 @@ def _pack_rows(source: Source, fd: int, spec: TensorSpec, writer: PackedWriter) 
     start = offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
     shifts = np.empty(spec.n, dtype=np.int8)
     step = max(16, _ROWS_BYTES // (4 * spec.k) // 16 * 16)
-    with mmap.mmap(fd, offset - start + spec.bytes, offset=start) as mapped:
-        out = np.frombuffer(mapped, dtype=np.uint8, count=spec.bytes, offset=offset - start)
-        try:
-            for first in range(0, spec.n, step):
-                rows = source.rows(spec.kind, first, min(step, spec.n - first))
-                pack_head(rows, first, (spec.n, spec.k), out, shifts[first : first + len(rows)])
-        except NativeError as error:
-            raise ModelFileError(f"{spec.kind.name.lower()}: {error.detail}") from error
-        finally:
-            del out  # the mapping cannot be closed while an array looks into it
+    # Never closed by hand: the traceback of an error may still look into it. Freed with its last array.
+    mapped = mmap.mmap(fd, offset - start + spec.bytes, offset=start)
+    out = np.frombuffer(mapped, dtype=np.uint8, count=spec.bytes, offset=offset - start)
+    try:
+        for first in range(0, spec.n, step):
+            rows = source.rows(spec.kind, first, min(step, spec.n - first))
+            pack_head(rows, first, (spec.n, spec.k), out, shifts[first : first + len(rows)])
+    except NativeError as error:
+        raise ModelFileError(f"{tensor_name(spec.kind, -1)}: {error.detail}") from error
     writer.finish_reserved(spec, offset)
     return shifts.data
 

@@ -40,7 +40,7 @@ class PackedWriter:
     def reserve_tensor(self, spec: TensorSpec) -> int:
         """Make room for a tensor whose payload is written at random; return its offset. ``finish_reserved`` must follow."""
         offset = self._end
-        os.ftruncate(self._fd, offset + spec.bytes)
+        os.posix_fallocate(self._fd, offset, spec.bytes)  # a full disk is an error here, not SIGBUS in the mapping
         self._end = _align(offset + spec.bytes)
         return offset
 
