@@ -82,25 +82,39 @@ async def _read_killing(generation: Generation, pool: ProcessPool, kill_after: s
     return answer
 
 
+class Killer:
+    """Kills a new worker whenever a random number of tokens has arrived from it, until it has killed enough."""
+
+    def __init__(self, pool: ProcessPool, num_kills: int) -> None:
+        self._pool = pool
+        self._rng = random.Random(num_kills)
+        self._victim = 0
+        self._tokens_left = 5
+        self.num_left = num_kills
+
+    async def read(self, generation: Generation) -> Answer:
+        answer = Answer()
+        async for event in generation:
+            answer.take(event)
+            self._tokens_left -= 1
+            pid = self._pool.worker_pids[0]
+            if self.num_left and self._tokens_left <= 0 and pid != self._victim:
+                self._victim, self.num_left = pid, self.num_left - 1
+                self._tokens_left = self._rng.randint(1, 20)
+                os.kill(pid, signal.SIGKILL)
+        return answer
+
+
 async def _kill_storm(folder: Path, num_kills: int) -> None:
-    rng = random.Random(num_kills)
-    per_stream = -(-num_kills // 8)
-    max_tokens = max(40, 4 * per_stream)
-    requests = [request_of(prompt_of(20 + 11 * i, i), i, max_tokens=max_tokens) for i in range(8)]
-    async with running_pool(folder) as (pool, recorder):
-        kills = [set(rng.sample(range(1, max_tokens - 1), per_stream)) for _ in requests]
+    requests = [request_of(prompt_of(20 + 11 * i, i), i, max_tokens=20 + 3 * num_kills) for i in range(8)]
+    async with running_pool(folder, max_batch_size=6) as (pool, recorder):
+        killer = Killer(pool, num_kills)
         generations = [await pool.submit(request) for request in requests]
-        answers = await asyncio.gather(
-            *[_read_killing(g, pool, kill) for g, kill in zip(generations, kills, strict=True)]
-        )
+        answers = await asyncio.gather(*[killer.read(generation) for generation in generations])
         for request, answer in zip(requests, answers, strict=True):
             assert_as_alone(answer, request)
-        assert recorder.restarts
-        assert set(recorder.restarts) == {"crash"}
-        print(
-            f"{len(recorder.restarts)} deaths, {recorder.resumed} resumed, "
-            f"{sum(hello.num_adopted_blocks for hello in recorder.hellos)} blocks adopted"
-        )
+        assert killer.num_left == 0
+        assert recorder.restarts == ["crash"] * num_kills
 
 
 async def test_killed_worker_changes_no_stream(tmp_path: Path) -> None:

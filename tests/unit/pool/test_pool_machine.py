@@ -1,0 +1,147 @@
+"""The machine as read from fake file trees."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tritserve.errors import SettingsError
+from tritserve.machine import Machine, NumaNode, cpu_quota, parse_cpu_list, read_machine, threads_per_worker
+from tritserve.pool.sizing import plan_kv_bytes, plan_workers
+from tritserve.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GIB = 1024**3
+
+
+def tree(root: Path, files: dict[str, str]) -> Path:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content + "\n")
+    return root
+
+
+def topology(cores: list[tuple[int, int]]) -> dict[str, str]:
+    """Files for processors given as (package, core)."""
+    files = {}
+    for cpu, (package, core) in enumerate(cores):
+        files[f"sys/devices/system/cpu/cpu{cpu}/topology/core_id"] = str(core)
+        files[f"sys/devices/system/cpu/cpu{cpu}/topology/physical_package_id"] = str(package)
+    return files
+
+
+def test_bare_machine_has_one_node_and_no_limits(tmp_path: Path) -> None:
+    root = tree(tmp_path, {"proc/meminfo": "MemTotal: 9 kB\nMemAvailable:    2048 kB"})
+    assert read_machine(root, [0, 1]) == Machine((NumaNode((0, 1), 2),), None, None, 2048 * 1024)
+
+
+def test_hardware_threads_of_a_core_count_once(tmp_path: Path) -> None:
+    root = tree(tmp_path, topology([(0, 0), (0, 1), (0, 0), (0, 1), (1, 0), (1, 0)]))
+    assert read_machine(root, range(6)).num_cores == 3
+    assert read_machine(root, [0, 2]).num_cores == 1
+
+
+def test_nodes_are_cut_to_the_allowed_processors(tmp_path: Path) -> None:
+    nodes = {f"sys/devices/system/node/node{i}/cpulist": text for i, text in ((0, "0-1,8"), (1, "2-3"), (10, "4-5"))}
+    root = tree(tmp_path, nodes)
+    assert [node.cpus for node in read_machine(root, [1, 4, 5, 8]).nodes] == [(1, 8), (4, 5)]
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "250000 100000"}, 2.5),
+        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "max 100000"}, None),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b",
+                "sys/fs/cgroup/a/cpu.max": "100000 100000",
+                "sys/fs/cgroup/a/b/cpu.max": "max 1",
+            },
+            1.0,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:cpu,cpuacct:/docker/x\n0::/",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "150000",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
+            },
+            1.5,
+        ),
+        ({"proc/self/cgroup": "1:cpu:/", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1"}, None),
+        ({"proc/self/cgroup": "nonsense", "sys/fs/cgroup/cpu.max": "1 x"}, None),
+        ({}, None),
+    ],
+)
+def test_the_tightest_cpu_quota_counts(tmp_path: Path, files: dict[str, str], quota: float | None) -> None:
+    assert cpu_quota(tree(tmp_path, files)) == quota
+
+
+def test_memory_left_in_the_group_counts_without_unused_page_cache(tmp_path: Path) -> None:
+    root = tree(
+        tmp_path,
+        {
+            "proc/meminfo": f"MemAvailable: {64 * GIB // 1024} kB",
+            "proc/self/cgroup": "0::/pod",
+            "sys/fs/cgroup/pod/memory.max": str(4 * GIB),
+            "sys/fs/cgroup/pod/memory.current": str(3 * GIB),
+            "sys/fs/cgroup/pod/memory.stat": f"anon 5\ninactive_file {GIB}",
+        },
+    )
+    machine = read_machine(root, [0])
+    assert (machine.memory_limit_bytes, machine.available_bytes) == (4 * GIB, 2 * GIB)
+
+
+def test_version_one_memory_limit_and_its_word_for_none(tmp_path: Path) -> None:
+    files = {
+        "proc/meminfo": f"MemAvailable: {8 * GIB // 1024} kB",
+        "proc/self/cgroup": "4:memory:/a",
+        "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
+        "sys/fs/cgroup/memory/a/memory.limit_in_bytes": str(2 * GIB),
+        "sys/fs/cgroup/memory/a/memory.usage_in_bytes": str(GIB),
+    }
+    machine = read_machine(tree(tmp_path, files), [0])
+    assert (machine.memory_limit_bytes, machine.available_bytes) == (2 * GIB, GIB)
+
+
+def test_this_machine_can_be_read() -> None:
+    machine = read_machine()
+    assert machine.num_cores >= 1
+    assert machine.available_bytes > 0
+
+
+@pytest.mark.parametrize(("text", "cpus"), [("0-2,5", [0, 1, 2, 5]), ("", []), ("7", [7]), ("x,1", [1])])
+def test_cpu_lists(text: str, cpus: list[int]) -> None:
+    assert parse_cpu_list(text) == cpus
+
+
+@pytest.mark.parametrize(
+    ("cores", "quota", "workers", "threads"),
+    [(8, None, 1, 8), (8, None, 2, 4), (8, 3.7, 1, 3), (2, 0.5, 1, 1), (2, None, 4, 1)],
+)
+def test_threads_follow_cores_and_quota(cores: int, quota: float | None, workers: int, threads: int) -> None:
+    machine = Machine((NumaNode(tuple(range(cores)), cores),), quota, None, GIB)
+    assert threads_per_worker(machine, workers) == threads
+
+
+def test_kv_takes_half_of_what_is_free_up_to_two_gib() -> None:
+    assert plan_kv_bytes(0, 64 * GIB, GIB, 1) == 2 * GIB
+    assert plan_kv_bytes(0, 3 * GIB + 256 * 1024**2, GIB, 1) == GIB
+    assert plan_kv_bytes(5 * GIB, 16 * GIB, GIB, 2) == 5 * GIB
+
+
+def test_missing_bytes_are_named() -> None:
+    with pytest.raises(SettingsError, match=f"{GIB + 256 * 1024**2} bytes are missing"):
+        plan_kv_bytes(2 * GIB, 2 * GIB, GIB, 1)
+    with pytest.raises(SettingsError, match="bytes are missing"):
+        plan_kv_bytes(0, GIB, GIB, 1)
+
+
+def test_one_worker_per_node_pinned_to_it(tmp_path: Path) -> None:
+    machine = Machine((NumaNode((0, 1), 2), NumaNode((2, 3), 2)), None, None, 16 * GIB)
+    starts = plan_workers(Settings(), machine, tmp_path / "m.trit", 1000)
+    assert [(start.cpus, start.num_threads) for start in starts] == [([0, 1], 2), ([2, 3], 2)]
