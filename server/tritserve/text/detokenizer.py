@@ -1,0 +1,34 @@
+"""Token ids to text, one at a time, never half a UTF-8 character.
+
+The text is the UTF-8 decoding of all tokens' bytes. Bytes that may still begin a valid character are held back; bytes that cannot become U+FFFD,
+one for each maximal ill-formed part (Unicode 15, 3.9), which is also what decoding the whole sequence at once gives. Hence:
+
+    "".join(feed(t) for t in tokens) + flush() == tokenizer.decode(tokens)
+"""
+
+from __future__ import annotations
+
+import codecs
+from typing import Protocol
+
+
+class TokenTable(Protocol):
+    """What a detokenizer needs of a tokenizer."""
+
+    def visible_bytes(self, token: int) -> bytes: ...
+
+
+class Detokenizer:
+    """The text of one choice as it grows. At most three bytes are held back; a token costs its own length."""
+
+    def __init__(self, table: TokenTable) -> None:
+        self._table = table
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, token: int) -> str:
+        """Take the next token and return the characters it completes."""
+        return self._decoder.decode(self._table.visible_bytes(token))
+
+    def flush(self) -> str:
+        """Return what is left when no token follows: U+FFFD for a character cut in the middle."""
+        return self._decoder.decode(b"", final=True)
