@@ -6,7 +6,7 @@
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test pytest native-test check lint format sanitize check-arm bench image lock clean
+.PHONY: help serve test test-slow pytest native-test check lint format sanitize check-arm bench image lock clean
 
 # A user without a home of their own (a container's numeric uid) still needs somewhere for pip's and the tools' caches.
 ifneq ($(shell test -n "$$HOME" && test -d "$$HOME" && test -w "$$HOME" && echo yes),yes)
@@ -36,6 +36,9 @@ serve: $(VENV)/.installed ## serve the embedded demo model on 127.0.0.1:8000
 	@$(PY) -m tritserve
 
 test: native-test pytest ## build everything and pass every test
+
+test-slow: $(VENV)/.installed $(VENV)/.dev ## the tests left out of `make test`: 2B4T's shape (10 GB of disk), kill storms; half an hour
+	@$(PY) -m pytest -m slow
 
 check: lint sanitize test ## what CI runs: style, types, imports, sanitizers, then every test
 
