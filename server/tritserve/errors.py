@@ -3,6 +3,7 @@
     ServerError
     ├── InvalidRequest          a field of the request is wrong (names it)
     │   └── ContextTooLong      prompt + 1 does not fit the context
+    ├── UnsupportedMediaType    the body is not declared as JSON
     ├── ModelNotFound           the request names another model
     ├── Unauthorized            no key, or a wrong one
     ├── Overloaded              a bound is reached; carries when to come back
@@ -44,6 +45,10 @@ class ContextTooLong(InvalidRequest):
         )
         self.num_prompt_tokens = num_prompt_tokens
         self.max_model_len = max_model_len
+
+
+class UnsupportedMediaType(ServerError):
+    """The body's Content-Type is not ``application/json``."""
 
 
 class ModelNotFound(ServerError):

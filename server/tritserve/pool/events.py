@@ -45,6 +45,8 @@ class StepReader:
             if choice is not None and choice.started_at is None:
                 choice.started_at = now
                 self._fair.advance(choice.entry.submit.arrival)
+                if choice.generation.queue_seconds is None:
+                    choice.generation.queue_seconds = now - choice.submitted_at
                 self._observer.on_queue_time(now - choice.submitted_at)
 
     def step_done(self, port: Port, message: StepDone) -> None:

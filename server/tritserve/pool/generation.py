@@ -64,11 +64,13 @@ GenerationEvent = ChoiceToken | ChoiceEnd | PromptScores
 class Generation(Protocol):
     """A running request. Iterate its events until it ends; leaving the iteration early does NOT stop it, ``abort`` does.
 
+    ``queue_seconds``: from submission to the first step that one of its choices took part in (None: not yet).
     Iteration raises WorkerFailed, NumericFault, RequestAborted, Unavailable (no worker can ever start) or InvalidRequest when the request
     fails, behind the events that came before.
     """
 
     num_cached_tokens: int
+    queue_seconds: float | None
 
     def __aiter__(self) -> AsyncIterator[GenerationEvent]: ...
 

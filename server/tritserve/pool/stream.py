@@ -26,6 +26,7 @@ class RunningGeneration:
 
     def __init__(self, num_choices: int, on_drop: Callable[[RunningGeneration, list[int], bool], None]) -> None:
         self.num_cached_tokens = 0
+        self.queue_seconds: float | None = None
         self.deadline: asyncio.TimerHandle | None = None
         self._open = set(range(num_choices))
         self._events: deque[GenerationEvent] = deque()
