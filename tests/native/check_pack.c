@@ -40,8 +40,8 @@ static void check_ternary_round_trip(const kc_kernel *kernel, size_t n, size_t k
     for (size_t r = 0; r < (n + 63) / 64 * 64; r++)
         for (size_t i = 0; i < groups * 4; i++) {
             unsigned expected = r < n && i < k ? (unsigned)(codes[r * k + i] + 1) : 1u;
-            wrong +=
-                (packed[(r / 64 * groups + i / 4) * 64 + r % 16 * 4 + i % 4] >> (r % 64 / 16 * 2) & 3u) != expected;
+            wrong += ((unsigned)packed[(r / 64 * groups + i / 4) * 64 + r % 16 * 4 + i % 4] >> (r % 64 / 16 * 2) &
+                      3u) != expected;
         }
     kc_expect(kernel, wrong == 0, "%zu x %zu: %zu codes are not where trit.h says", n, k, wrong);
     kc_expect(kernel,

@@ -88,7 +88,7 @@ trit_status trit_unpack_ternary(const uint8_t *packed, uint64_t bytes, int64_t n
         size_t byte = r % 16 * 4;
         unsigned shift = (unsigned)(r % TRIT_PANEL / 16 * 2);
         for (size_t c = 0; c < columns; c++) {
-            unsigned field = panel[c / TRIT_GROUP * 64 + byte + c % TRIT_GROUP] >> shift & 3u;
+            unsigned field = (unsigned)panel[c / TRIT_GROUP * 64 + byte + c % TRIT_GROUP] >> shift & 3u;
             codes[r * columns + c] = (int8_t)((int)field - 1);
         }
     }
