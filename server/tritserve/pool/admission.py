@@ -11,7 +11,6 @@ from tritserve.errors import Overloaded
 if TYPE_CHECKING:
     from tritserve.protocol import StepStats
 
-MAX_RETRY_SECONDS = 60.0
 _DEFAULT_TOKENS_PER_SECOND = 20.0
 _SMOOTHING_SECONDS = 10.0
 
@@ -101,4 +100,4 @@ class FairClock:
 
 def _retry_after(excess_tokens: float, tokens_per_second: float, jitter: float) -> float:
     seconds = excess_tokens / max(tokens_per_second, 1e-3)
-    return min(MAX_RETRY_SECONDS, max(1.0, seconds) * (1.0 + 0.5 * jitter))
+    return max(1.0, seconds) * (1.0 + 0.5 * jitter)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tritserve.errors import Overloaded
-from tritserve.pool.admission import MAX_RETRY_SECONDS, Admission, FairClock, Throughput
+from tritserve.pool.admission import Admission, FairClock, Throughput
 from tritserve.protocol import StepStats
 
 
@@ -31,12 +31,14 @@ def test_no_interleaving_exceeds_a_bound_or_loses_a_share(requests: list[list[in
 
 
 @given(st.floats(0.001, 1e6), st.floats(0, 0.999))
-def test_retry_after_is_between_a_second_and_a_minute(rate: float, jitter: float) -> None:
+def test_retry_after_is_what_the_work_ahead_takes_spread_by_half(rate: float, jitter: float) -> None:
     admission = Admission(queue_limit=1, max_tokens_in_flight=10_000)
     admission.admit([5000], rate, jitter)
     with pytest.raises(Overloaded) as refused:
         admission.admit([100], rate, jitter)
-    assert 1.0 <= refused.value.retry_after_seconds <= MAX_RETRY_SECONDS
+    expected = max(1.0, 5000 / max(rate, 1e-3))
+    assert expected <= refused.value.retry_after_seconds * (1 + 1e-9)
+    assert refused.value.retry_after_seconds <= 1.5 * expected
     assert refused.value.reason == "queue_full"
 
 
