@@ -101,6 +101,17 @@ def cpu_quota(root: Path) -> float | None:
     return min(quotas, default=None)
 
 
+def cpu_throttled_seconds(root: Path) -> float | None:
+    """Return how long our control group was made to wait for its quota, or None where nobody counts."""
+    for folder in _group_folders(root, "cpu"):
+        counts = _statistics(folder / "cpu.stat")
+        if "throttled_usec" in counts:  # version 2
+            return counts["throttled_usec"] / 1e6
+        if "throttled_time" in counts:  # version 1, in nanoseconds
+            return counts["throttled_time"] / 1e9
+    return None
+
+
 def parse_cpu_list(text: str) -> list[int]:
     """Read the kernel's list format: ``0-3,8,10-11``."""
     cpus: list[int] = []

@@ -106,6 +106,7 @@ class StepReader:
         if event.index != len(entry.tokens) or event.index >= entry.submit.max_tokens:
             raise ProtocolError(f"token {event.index} of sequence {event.seq_id}, expected {len(entry.tokens)}")
         entry.record_token(event.token)
+        self._observer.on_token()
         if choice.first_token_at is None:
             choice.first_token_at = asyncio.get_running_loop().time()
             self._observer.on_prefill_time(choice.first_token_at - (choice.started_at or choice.submitted_at))

@@ -99,6 +99,7 @@ class PoolStatus:
     num_waiting: int
     kv_used_bytes: int
     kv_capacity_bytes: int
+    oldest_waiting_seconds: float = 0.0
 
 
 class Pool(Protocol):

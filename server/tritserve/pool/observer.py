@@ -56,6 +56,10 @@ class PoolObserver(Protocol):
         """A choice was admitted to its first step, with so many of its prompt tokens found in the prefix cache."""
         ...
 
+    def on_token(self) -> None:
+        """A new token of a choice arrived; never one that was known before a worker's death."""
+        ...
+
 
 class NullObserver:
     """A PoolObserver that listens to nothing."""
@@ -88,4 +92,7 @@ class NullObserver:
         """Ignore."""
 
     def on_prompt(self, num_tokens: int, num_cached: int) -> None:
+        """Ignore."""
+
+    def on_token(self) -> None:
         """Ignore."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from tritserve.machine import Machine, read_machine
@@ -79,12 +80,12 @@ class ProcessPool:
 
     @property
     def status(self) -> PoolStatus:
-        """A snapshot; costs no system call."""
+        """A snapshot; costs no system call. While something waits, only to be asked in the pool's event loop."""
         router = self._router
         ports = router.ports if router is not None else []
         hellos = [port.hello for port in ports if port.hello is not None]
         live = list(router.live.values()) if router is not None else []
-        num_running = sum(1 for choice in live if choice.started_at is not None)
+        waiting_since = [choice.submitted_at for choice in live if choice.started_at is None]
         first = hellos[0] if hellos else None
         return PoolStatus(
             ready=any(port.send is not None and not port.is_lost for port in ports)
@@ -97,12 +98,13 @@ class ProcessPool:
             kernels=first.kernels if first else "",
             num_threads=sum(hello.num_threads for hello in hellos),
             max_model_len=min((hello.max_model_len for hello in hellos), default=0),
-            num_running=num_running,
-            num_waiting=len(live) - num_running,
+            num_running=len(live) - len(waiting_since),
+            num_waiting=len(waiting_since),
             kv_used_bytes=sum(
                 port.stats.num_used_blocks * port.hello.block_bytes for port in ports if port.stats and port.hello
             ),
             kv_capacity_bytes=sum(hello.num_blocks * hello.block_bytes for hello in hellos),
+            oldest_waiting_seconds=asyncio.get_running_loop().time() - min(waiting_since) if waiting_since else 0.0,
         )
 
     def _started(self) -> Router:
