@@ -8,10 +8,7 @@ The match that *ends* first wins, the longest of those that end together; this d
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
 
 
 class _Automaton:
