@@ -1,20 +1,20 @@
 """The exception tree. Domain code raises these and knows no HTTP; ``api/http_errors.py`` alone maps them to a status.
 
-ServerError
-├── InvalidRequest          a field of the request is wrong (names it)
-│   └── ContextTooLong      prompt + 1 does not fit the context
-├── UnsupportedMediaType    the body is not declared as JSON
-├── ModelNotFound           the request names another model
-├── Unauthorized            no key, or a wrong one
-├── Overloaded              a bound is reached; carries when to come back
-├── Unavailable             loading, draining or no worker
-├── RequestAborted          the client went away or asked to stop
-├── DeadlineExceeded        the request's time ran out before its first token
-├── WorkerFailed            the worker died three times under this request
-├── NumericFault            a logit was not finite
-├── ModelFileError          a checkpoint or packed file is damaged or unsupported
-├── SettingsError           a setting is unknown, malformed or contradictory
-└── NativeError             libtrit refused a call (status, detail)
+    ServerError
+    ├── InvalidRequest          a field of the request is wrong (names it)
+    │   └── ContextTooLong      prompt + 1 does not fit the context
+    ├── UnsupportedMediaType    the body is not declared as JSON
+    ├── ModelNotFound           the request names another model
+    ├── Unauthorized            no key, or a wrong one
+    ├── Overloaded              a bound is reached; carries when to come back
+    ├── Unavailable             loading, draining or no worker
+    ├── RequestAborted          the client went away or asked to stop
+    ├── DeadlineExceeded        the request's time ran out before its first token
+    ├── WorkerFailed            the worker died three times under this request
+    ├── NumericFault            a logit was not finite
+    ├── ModelFileError          a checkpoint or packed file is damaged or unsupported
+    ├── SettingsError           a setting is unknown, malformed or contradictory
+    └── NativeError             libtrit refused a call (status, detail)
 """
 
 from __future__ import annotations

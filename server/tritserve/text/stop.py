@@ -8,7 +8,10 @@ The match that *ends* first wins, the longest of those that end together; this d
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class _Automaton:

@@ -1,20 +1,26 @@
 """Text to token ids and back, from the bytes of a ``tokenizer.json``.
 
-Special tokens never come out of the tokenizer library here: it is told to treat their spelling as ordinary text, and the only places that make
-them are the two splits below, at spellings that the caller trusts (``encode``, for text prompts) or at stand-ins that no client can write
-(``encode_marked``, for rendered chats). The pieces in between are encoded one by one, which is what the library does itself after its own split.
+Special tokens never come out of the tokenizer library here: it is told to treat their spelling as ordinary text, and the only place that makes
+them is the split below, at spellings that the caller trusts: all of a text prompt (``encode``), or what the template wrote in a rendered chat
+(``encode_trusted``). The pieces in between are encoded one by one, which is what the library does itself after its own split.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import tokenizers
 
 from tritserve.errors import ModelFileError
+from tritserve.text.trusted_text import trusted_runs
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+# Unicode's White_Space, which is what the library strips; str.strip() would also take U+001C to U+001F.
+_WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 _BYTE_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -48,13 +54,7 @@ def _sentencepiece_piece(token: str) -> bytes:
 
 def _piece_decoder(decoder: object) -> Callable[[str], bytes]:
     """Choose how token strings become bytes from the ``decoder`` of tokenizer.json. Raises ModelFileError for kinds we do not know."""
-    kinds: list[object] = []
-    pending = [decoder]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, dict):
-            kinds.append(node.get("type"))
-            pending.extend(node.get("decoders", []))
+    kinds = [node.get("type") for node in _nodes(decoder, "decoders")]
     if "ByteLevel" in kinds:
         return _byte_level_piece
     if "ByteFallback" in kinds or "Metaspace" in kinds:
@@ -81,30 +81,80 @@ def _longest_match(texts: Iterable[str]) -> re.Pattern[str]:
     return re.compile("(" + (render(tree) or "(?!)") + ")")
 
 
+def _touches_word(text: str, match: re.Match[str]) -> bool:
+    before, after = text[match.start() - 1 : match.start()], text[match.end() : match.end() + 1]
+    return any(char.isalnum() or char == "_" for char in (before, after) if char)
+
+
+def _load(tokenizer_json: bytes) -> tuple[dict[str, Any], tokenizers.Tokenizer]:
+    """Parse a tokenizer. Raises ModelFileError."""
+    try:
+        description = json.loads(tokenizer_json)
+        backend = tokenizers.Tokenizer.from_str(tokenizer_json.decode("utf-8"))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises plain Exception; a panic of its Rust code is a BaseException
+        raise ModelFileError("tokenizer.json cannot be read") from error
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+    return description, backend
+
+
+def _nodes(description: object, list_name: str) -> Iterator[dict[str, Any]]:
+    """Yield a part of tokenizer.json (normalizer, pre-tokenizer, decoder) and, where it is a sequence, its members."""
+    pending = [description]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            yield node
+            pending.extend(node.get(list_name) or [])
+
+
+def _later_backend(description: dict[str, Any], backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """Return the tokenizer for pieces after the first: where a text begins with an added space (``prepend_scheme: first``), they do not."""
+    first = [
+        node
+        for node in _nodes(description.get("pre_tokenizer"), "pretokenizers")
+        if node.get("prepend_scheme") == "first"
+    ]
+    if not first:
+        return backend
+    for node in first:
+        node["prepend_scheme"] = "never"
+    return _load(json.dumps(description).encode())[1]
+
+
+def _drops_leading_space(description: dict[str, Any]) -> bool:
+    """Return whether the decoder strips the space that marks the beginning of a text."""
+    for node in _nodes(description.get("decoder"), "decoders"):
+        if node.get("type") == "Strip" and node.get("content") == " " and node.get("start", 0) > 0:
+            return True
+        if node.get("type") == "Metaspace" and node.get("prepend_scheme", "always") != "never":
+            return True
+    return False
+
+
 class Tokenizer:
     """One model's tokenizer. Immutable after construction, safe to use from several threads."""
 
     def __init__(self, tokenizer_json: bytes, *, bos_token_id: int | None = None) -> None:
         """Read a tokenizer. ``bos_token_id`` is given only for models whose prompts begin with it. Raises ModelFileError."""
-        try:
-            description = json.loads(tokenizer_json)
-            backend = tokenizers.Tokenizer.from_str(tokenizer_json.decode("utf-8"))
-        except Exception as error:  # the library raises plain Exception
-            raise ModelFileError("tokenizer.json cannot be read") from error
-        backend.no_truncation()
-        backend.no_padding()
-        backend.encode_special_tokens = True
-        self._backend = backend
+        description, self._backend = _load(tokenizer_json)
         self._piece = _piece_decoder(description.get("decoder"))
-        added = backend.get_added_tokens_decoder()
-        self._specials = {token.content: (index, token) for index, token in added.items() if token.special}
+        self.drops_leading_space = _drops_leading_space(description)
+        added = self._backend.get_added_tokens_decoder()
+        self._specials = {
+            token.content: (index, token) for index, token in added.items() if token.special and token.content
+        }
         self._pattern = _longest_match(self._specials)
         self.bos_token_id = bos_token_id
         self.special_ids = frozenset(index for index, _ in self._specials.values())
-        self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
-        vocab = backend.get_vocab(with_added_tokens=True)
+        vocab = self._backend.get_vocab(with_added_tokens=True)
+        self.vocab_size = max(vocab.values(), default=-1) + 1
         self._pieces = {index: self._piece(token) for token, index in vocab.items()}
         self.max_piece_bytes = max(map(len, self._pieces.values()), default=1)
+        self._later = _later_backend(description, self._backend)
 
     @property
     def special_tokens(self) -> dict[str, int]:
@@ -113,36 +163,43 @@ class Tokenizer:
 
     def encode(self, text: str, *, parse_special: bool = True) -> list[int]:
         """Encode a text prompt; no BOS is added. With ``parse_special`` the spelling of a special token becomes that token."""
-        if not parse_special:
-            return self._encode_plain(text)
-        return self._encode_split(self._pattern.split(text), {})
+        return self._encode_split(text, self._find(text, [(0, len(text))] if parse_special else []))
 
-    def encode_marked(self, text: str, stand_ins: Mapping[str, str]) -> list[int]:
-        """Encode a rendering in which only the ``stand_ins`` (one character -> spelling) are special tokens."""
-        if not stand_ins:
-            return self._encode_plain(text)
-        pattern = re.compile("([" + "".join(map(re.escape, stand_ins)) + "])")
-        return self._encode_split(pattern.split(text), stand_ins)
+    def encode_trusted(self, text: str) -> list[int]:
+        """Encode a rendering; no BOS is added. A special token comes only from a spelling that is trusted from end to end."""
+        return self._encode_split(text, self._find(text, trusted_runs(text)))
 
-    def _encode_plain(self, text: str) -> list[int]:
-        return list(self._backend.encode(text, add_special_tokens=False).ids) if text else []
+    def _find(self, text: str, runs: Iterable[tuple[int, int]]) -> Iterator[re.Match[str]]:
+        """Yield the special tokens' spellings inside ``runs``, leftmost first, the longest of those that begin together."""
+        for start, end in runs:
+            for match in self._pattern.finditer(text, start, end):
+                if not (self._specials[match.group()][1].single_word and _touches_word(text, match)):
+                    yield match
 
-    def _encode_split(self, pieces: list[str], spelling: Mapping[str, str]) -> list[int]:
-        """Encode [text, special, text, ...]; a special token may swallow the white space around it (``lstrip``, ``rstrip``)."""
+    def _encode_split(self, text: str, specials: Iterable[re.Match[str]]) -> list[int]:
+        """Encode what lies between the special tokens; one may swallow the white space around it (``lstrip``, ``rstrip``)."""
+        text = str.__str__(text)  # plain: the marks have done their work
         ids: list[int] = []
-        for index in range(0, len(pieces), 2):
-            text = pieces[index]
-            if index and self._special(pieces[index - 1], spelling)[1].rstrip:
-                text = text.lstrip()
-            if index + 1 < len(pieces) and self._special(pieces[index + 1], spelling)[1].lstrip:
-                text = text.rstrip()
-            ids += self._encode_plain(text)
-            if index + 1 < len(pieces):
-                ids.append(self._special(pieces[index + 1], spelling)[0])
+        start, strip_left = 0, False
+        for match in specials:
+            index, token = self._specials[match.group()]
+            self._encode_piece(text, start, match.start(), strip_left, token.lstrip, ids)
+            ids.append(index)
+            start, strip_left = match.end(), token.rstrip
+        self._encode_piece(text, start, len(text), strip_left, False, ids)
         return ids
 
-    def _special(self, text: str, spelling: Mapping[str, str]) -> tuple[int, tokenizers.AddedToken]:
-        return self._specials[spelling.get(text, text)]
+    def _encode_piece(
+        self, text: str, start: int, end: int, strip_left: bool, strip_right: bool, ids: list[int]
+    ) -> None:
+        piece = text[start:end]
+        if strip_left:
+            piece = piece.lstrip(_WHITE_SPACE)
+        if strip_right:
+            piece = piece.rstrip(_WHITE_SPACE)
+        if piece:
+            backend = self._backend if start == 0 else self._later
+            ids += backend.encode(piece, add_special_tokens=False).ids
 
     def token_bytes(self, token: int) -> bytes:
         """Return the bytes a token stands for, special tokens spelt out; nothing for an id without a token."""
@@ -153,5 +210,8 @@ class Tokenizer:
         return b"" if token in self.special_ids else self._pieces.get(token, b"")
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Decode a whole sequence, special tokens left out; bytes that are no UTF-8 become U+FFFD."""
-        return b"".join(map(self.visible_bytes, tokens)).decode("utf-8", "replace")
+        """Decode a whole text from its beginning, special tokens left out; bytes that are no UTF-8 become U+FFFD."""
+        content = b"".join(map(self.visible_bytes, tokens))
+        if self.drops_leading_space:
+            content = content.removeprefix(b" ")
+        return content.decode("utf-8", "replace")
