@@ -1,20 +1,20 @@
 """The exception tree. Domain code raises these and knows no HTTP; ``api/http_errors.py`` alone maps them to a status.
 
-    ServerError
-    ├── InvalidRequest          a field of the request is wrong (names it)
-    │   └── ContextTooLong      prompt + 1 does not fit the context
-    ├── UnsupportedMediaType    the body is not declared as JSON
-    ├── ModelNotFound           the request names another model
-    ├── Unauthorized            no key, or a wrong one
-    ├── Overloaded              a bound is reached; carries when to come back
-    ├── Unavailable             loading, draining or no worker
-    ├── RequestAborted          the client went away or asked to stop
-    ├── DeadlineExceeded        the request's time ran out before its first token
-    ├── WorkerFailed            the worker died three times under this request
-    ├── NumericFault            a logit was not finite
-    ├── ModelFileError          a checkpoint or packed file is damaged or unsupported
-    ├── SettingsError           a setting is unknown, malformed or contradictory
-    └── NativeError             libtrit refused a call (status, detail)
+ServerError
+├── InvalidRequest          a field of the request is wrong (names it)
+│   └── ContextTooLong      prompt + 1 does not fit the context
+├── UnsupportedMediaType    the body is not declared as JSON
+├── ModelNotFound           the request names another model
+├── Unauthorized            no key, or a wrong one
+├── Overloaded              a bound is reached; carries when to come back
+├── Unavailable             loading, draining or no worker
+├── RequestAborted          the client went away or asked to stop
+├── DeadlineExceeded        the request's time ran out before its first token
+├── WorkerFailed            the worker died three times under this request
+├── NumericFault            a logit was not finite
+├── ModelFileError          a checkpoint or packed file is damaged or unsupported
+├── SettingsError           a setting is unknown, malformed or contradictory
+└── NativeError             libtrit refused a call (status, detail)
 """
 
 from __future__ import annotations
@@ -34,11 +34,14 @@ class InvalidRequest(ServerError):
 
 
 class ContextTooLong(InvalidRequest):
-    """Refuse a prompt that leaves no room for one new token; both numbers are in the text."""
+    """Refuse a prompt that leaves no room for one new token; both numbers are in the text. ``at_least``: it was too long to be counted."""
 
-    def __init__(self, num_prompt_tokens: int, max_model_len: int, *, param: str = "messages") -> None:
+    def __init__(
+        self, num_prompt_tokens: int, max_model_len: int, *, param: str = "messages", at_least: bool = False
+    ) -> None:
+        count = f"at least {num_prompt_tokens}" if at_least else str(num_prompt_tokens)
         super().__init__(
-            f"This model's maximum context length is {max_model_len} tokens, but the prompt has {num_prompt_tokens} "
+            f"This model's maximum context length is {max_model_len} tokens, but the prompt has {count} "
             "and at least 1 more must fit. Shorten the prompt.",
             param=param,
             code="context_length_exceeded",

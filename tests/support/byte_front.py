@@ -58,6 +58,10 @@ class ByteText:
         self.tokenizer = byte_tokenizer()
         self.chats: list[dict[str, Any]] = []
 
+    def most_chars(self, num_tokens: int) -> int:
+        """Return the most characters of so many tokens."""
+        return num_tokens * self.tokenizer.max_piece_bytes
+
     def encode_prompt(self, text: str, *, parse_special: bool = True) -> list[int]:
         """Encode a text."""
         return self.tokenizer.encode(text, parse_special=parse_special)

@@ -7,6 +7,8 @@ import uuid
 from asyncio import CancelledError
 from typing import TYPE_CHECKING
 
+from starlette.requests import ClientDisconnect
+
 from tritserve.api.http_errors import reply_to
 from tritserve.api.record import RequestRecord
 from tritserve.errors import (
@@ -100,7 +102,7 @@ class Meter:
 
     def failed(self, error: BaseException, *, client_is_gone: bool = False) -> None:
         """The request ends with an error."""
-        if client_is_gone or isinstance(error, CancelledError):
+        if client_is_gone or isinstance(error, (CancelledError, ClientDisconnect)):
             self._outcome = "cancelled"
             return
         self._outcome, self._error_code = "error", _code_of(error)

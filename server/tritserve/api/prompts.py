@@ -40,6 +40,8 @@ async def chat_prompt(front: Front, body: ChatBody, messages: list[dict[str, obj
         raise InvalidRequest(
             "continue_final_message: the last message must be the assistant's.", param="continue_final_message"
         )
+    if body.truncate_prompt_tokens is None:
+        _refuse_hopeless(sum(len(str(message["content"])) for message in messages), front, "messages")
     encode = partial(
         front.model.text.encode_chat,
         messages,
@@ -68,6 +70,8 @@ async def text_prompts(front: Front, body: CompletionBody) -> list[Prompt]:
         if not prompt:
             raise InvalidRequest("prompt: must not be empty.", param="prompt")
         if isinstance(prompt, str):
+            if keep is None:
+                _refuse_hopeless(len(prompt), front, "prompt")
             parse_special = body.parse_special is not False
             ids = await _in_thread(front, partial(front.model.text.encode_prompt, prompt, parse_special=parse_special))
             if not ids:
@@ -79,6 +83,14 @@ async def text_prompts(front: Front, body: CompletionBody) -> list[Prompt]:
             _check_ids(ids, front)
             prompts.append(Prompt(ids))
     return prompts
+
+
+def _refuse_hopeless(num_chars: int, front: Front, param: str) -> None:
+    """Refuse what cannot fit before it costs anything: a token covers no more than the longest one's bytes. Raises ContextTooLong."""
+    context = front.pool.status.max_model_len
+    if num_chars > front.model.text.most_chars(context) and context > 0:
+        num_tokens = -(-num_chars // front.model.text.most_chars(1))
+        raise ContextTooLong(num_tokens, context, param=param, at_least=True)
 
 
 async def _in_thread(front: Front, encode: Callable[[], list[int]]) -> list[int]:
