@@ -237,17 +237,55 @@ def client_api_key(key_file: Path | None) -> str | None:
         raise SettingsError(f"cannot read the key file {key_file}: {error}") from error
 
 
+def worker_environment() -> dict[str, str]:
+    """Return what a worker inherits: not the server's settings (there may be a key among them), no thread pools of numpy."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return kept | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def readable_cache_dir(settings: Settings) -> Path:
+    """Return the folder to look for packed models in: ``writable_cache_dir``, or a configured one that this user can only read (it
+    serves what is in it). Raises SettingsError."""
+    if (
+        settings.cache_dir is not None
+        and settings.cache_dir.is_dir()
+        and os.access(settings.cache_dir, os.R_OK | os.X_OK)
+    ):
+        return settings.cache_dir
+    return writable_cache_dir(settings)
+
+
 def writable_cache_dir(settings: Settings) -> Path:
     """Return the folder for packed models, made if absent. Raises SettingsError naming path, uid and the fix."""
     if settings.cache_dir is not None:
         return _make_writable(settings.cache_dir)
-    base = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("HOME") and os.path.join(os.environ["HOME"], ".cache"))
-    if base and os.path.isabs(base):
+    base = _user_cache()
+    if base is not None:
         try:
-            return _make_writable(Path(base) / "tritserve")
+            return _make_writable(base / "tritserve")
         except SettingsError:
             pass  # any uid works, also without a home of its own: fall through to the temporary folder
-    return _make_writable(Path(tempfile.gettempdir()) / f"tritserve-{os.getuid()}", private=True)
+    try:
+        temporary = Path(tempfile.gettempdir())
+    except OSError as error:
+        raise SettingsError(
+            f"no folder can be written as uid {os.getuid()}, the temporary ones included: name one with --cache-dir or TRITSERVE_CACHE_DIR"
+        ) from error
+    return _make_writable(temporary / f"tritserve-{os.getuid()}", private=True)
+
+
+def hub_cache_dir() -> Path | None:
+    """Return where ``huggingface_hub`` keeps its downloads, from the variables it documents; None without a home."""
+    base = _user_cache()
+    for name, below in (("HF_HUB_CACHE", ""), ("HF_HOME", "hub")):
+        if os.environ.get(name):
+            return Path(os.path.expanduser(os.environ[name])) / below
+    return None if base is None else base / "huggingface" / "hub"
+
+
+def _user_cache() -> Path | None:
+    base = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("HOME") and os.path.join(os.environ["HOME"], ".cache"))
+    return Path(base) if base and os.path.isabs(base) else None
 
 
 def _make_writable(folder: Path, *, private: bool = False) -> Path:

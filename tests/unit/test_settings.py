@@ -14,6 +14,7 @@ from tritserve.settings import (
     load_settings,
     print_settings,
     require_key_beyond_loopback,
+    worker_environment,
     writable_cache_dir,
 )
 
@@ -190,3 +191,13 @@ def test_settings_module_alone_reads_the_environment() -> None:
         if any(word in path.read_text() for word in ("os.environ", "os.getenv", "environb"))
     }
     assert reading <= {"settings.py"}
+
+
+def test_worker_inherits_no_setting_and_computes_in_its_own_threads_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITSERVE_API_KEY", "hunter2")
+    monkeypatch.setenv("TRITSERVE_PORT", "1")
+    monkeypatch.setenv("TZ", "UTC")
+    inherited = worker_environment()
+    assert not [name for name in inherited if name.startswith("TRITSERVE_")]
+    assert "hunter2" not in inherited.values()
+    assert (inherited["TZ"], inherited["OPENBLAS_NUM_THREADS"]) == ("UTC", "1")

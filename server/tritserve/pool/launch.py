@@ -9,6 +9,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from tritserve.settings import worker_environment
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -42,18 +44,12 @@ def spawn(command: Sequence[str], kv_fd: int) -> tuple[subprocess.Popen[bytes], 
                 stdin=subprocess.DEVNULL,
                 stdout=_stderr(),
                 pass_fds=fds,
-                env=_environment(),
+                env=worker_environment(),
             )
         except OSError:
             ours.close()
             raise
     return process, ours
-
-
-def _environment() -> dict[str, str]:
-    """What a worker inherits: not the server's settings (there may be a key among them), no thread pools of numpy."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("TRITSERVE_")}
-    return kept | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def _stderr() -> int:
