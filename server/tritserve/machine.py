@@ -67,6 +67,19 @@ def threads_per_worker(machine: Machine, num_workers: int) -> int:
     return max(1, cores // num_workers)
 
 
+def explain_threads(machine: Machine, num_workers: int, wanted: int) -> str:
+    """Say why a worker has the threads that ``threads_per_worker`` gives it; ``wanted`` is the setting, 0 for none."""
+    if wanted:
+        return "as set"
+    cores = f"{machine.num_cores} physical core{'s' * (machine.num_cores != 1)}"
+    num_cpus = sum(len(node.cpus) for node in machine.nodes)
+    if num_cpus > machine.num_cores:
+        cores += f" behind {num_cpus} allowed processors"
+    if machine.quota_cores is not None and math.floor(machine.quota_cores) < machine.num_cores:
+        cores = f"the control group's quota of {machine.quota_cores:g} of {cores}"
+    return cores if num_workers == 1 else f"{cores}, shared by {num_workers} workers"
+
+
 def numa_nodes(root: Path, allowed: Iterable[int]) -> tuple[NumaNode, ...]:
     """Return the nodes that have allowed processors; one node with all of them where the kernel names none."""
     cpus = frozenset(allowed)
@@ -86,6 +99,12 @@ def physical_cores(root: Path, cpus: Iterable[int]) -> int:
         core, package = _read(folder / "core_id"), _read(folder / "physical_package_id")
         cores.add(("cpu", str(cpu)) if core is None else (package or "", core))
     return len(cores)
+
+
+def largest_cache_bytes(root: Path = Path("/")) -> int:
+    """Return the size of the first processor's largest cache, 0 where the kernel does not say."""
+    sizes = [_read(path) or "" for path in (root / "sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
+    return max((int(text[:-1]) * 1024 for text in sizes if text.endswith("K") and text[:-1].isdigit()), default=0)
 
 
 def cpu_quota(root: Path) -> float | None:

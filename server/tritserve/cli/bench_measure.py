@@ -1,8 +1,9 @@
-"""What ``tritserve bench`` measures: the machine's limits, the ternary body alone, and whole model steps."""
+"""What ``tritserve bench`` measures: the ternary body alone, and whole model steps, each between two looks at the machine's limits."""
 
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tritserve.cli.bench_report import Peak, Sample, Shape, Work, row
-from tritserve.native.lib import BLOCK_TOKENS, KvPool, Model, Session, isa_supported, measure_int8, measure_read
+from tritserve.cli.bench_limits import middle
+from tritserve.cli.bench_report import Sample, Shape, Work, row, spread
+from tritserve.errors import SettingsError
+from tritserve.model.header import TERNARY_KINDS
+from tritserve.native.lib import BLOCK_TOKENS, KvPool, Model, Session
 from tritserve.native.types import Isa, Output, Sampling, StepBatch
 
 if TYPE_CHECKING:
@@ -19,65 +23,48 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from tritserve.cli.bench_limits import Limits
     from tritserve.model.packed_file import PackedModel
 
-READ_BYTES = 512 * 1024 * 1024
 MAX_STEP_ROWS = 256
 NUM_WINDOWS = 8
 PREFILL_REPEATS = 3
+BODY_ROUNDS = 5
 WARM_UP_STEPS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure of a model."""
+    """What to measure of a model. ``kv_limit_bytes`` bounds the KV memory of the largest batch."""
 
     isa: Isa
     threads: int
     prefill_tokens: int
     decode_tokens: int
     batches: tuple[int, ...]
+    kv_limit_bytes: int
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The machine's limits by number of threads: bytes read, and int8 operations by instruction set, per second."""
-
-    read: dict[int, float]
-    int8: dict[str, dict[int, float]]
-
-    def peak(self, isa: Isa, threads: int) -> Peak:
-        """Return the limits for one instruction set and number of threads."""
-        return Peak(self.read[threads], self.int8[isa.name.lower()][threads])
-
-
-def supported_isas() -> list[Isa]:
-    """Return the instruction sets that this CPU, operating system and build can run."""
-    return [isa for isa in Isa if isa is not Isa.AUTO and isa_supported(isa)]
-
-
-def measure_limits(threads: int, say: Callable[[str], None]) -> Limits:
-    """Measure read bandwidth and int8 peaks with one thread and with ``threads``. Raises NativeError."""
-    counts = sorted({1, threads})
-    say("read bandwidth")
-    read = {n: measure_read(READ_BYTES, n_threads=n) for n in counts}
-    say("int8 multiply-adds")
-    int8 = {isa.name.lower(): {n: measure_int8(isa, n_threads=n) for n in counts} for isa in supported_isas()}
-    return Limits(read, int8)
+    @property
+    def tokens_each(self) -> int:
+        """Context of one sequence at its end."""
+        return self.prefill_tokens + WARM_UP_STEPS + self.decode_tokens
 
 
 def measure_body(packed: PackedModel, plan: Plan, limits: Limits, say: Callable[[str], None]) -> dict[str, object]:
-    """Time every ternary linear once for one row, with one thread and with all, against the read bandwidth."""
+    """Time every ternary linear once for one row, with one thread and with all, against the read bandwidth beside it."""
     found: dict[str, object] = {}
     for threads in sorted({1, plan.threads}):
-        say(f"body GEMV, {threads} thread(s)")
+        say(f"body GEMV, {threads} thread{'s' * (threads > 1)}")
         with open_session(packed, plan.isa, threads, num_blocks=1, max_seqs=1) as (model, session):
-            seconds = session.time_linears(1, 3)
-            rate = model.body_bytes / seconds
+            rates, shares = [], []
+            for _ in range(BODY_ROUNDS):
+                read = limits.sample(model.isa, threads).read_bytes_per_second
+                rates.append(model.body_bytes / session.time_linears(1, 2))
+                shares.append(rates[-1] / read)
             found[str(threads)] = {
-                "seconds": seconds,
-                "bytes_per_second": rate,
-                "share_of_read": round(rate / limits.read[threads], 4),
+                "bytes": model.body_bytes,
+                "bytes_per_second": spread(rates),
+                "share_of_read": round(statistics.median(shares), 4),
             }
     return found
 
@@ -85,47 +72,70 @@ def measure_body(packed: PackedModel, plan: Plan, limits: Limits, say: Callable[
 def measure_steps(
     packed: PackedModel, plan: Plan, limits: Limits, say: Callable[[str], None]
 ) -> list[dict[str, object]]:
-    """Measure prefill and, for each batch size, decode behind a context of the prefill's length."""
-    context = plan.prefill_tokens
-    tokens_each = context + WARM_UP_STEPS + plan.decode_tokens
-    blocks_each = -(-tokens_each // BLOCK_TOKENS)
-    most = max(plan.batches)
+    """Measure prefill and, for each batch size, decode behind a context of the prefill's length.
+
+    Raises SettingsError if that does not fit the model's context or the memory.
+    """
+    context, most = plan.prefill_tokens, max(plan.batches)
+    if plan.tokens_each > packed.header.architecture.max_positions:
+        raise SettingsError(
+            f"--prefill {context} and --decode {plan.decode_tokens} need {plan.tokens_each} positions (with {WARM_UP_STEPS} to warm "
+            f"up), but this model has {packed.header.architecture.max_positions}"
+        )
+    blocks_each = -(-plan.tokens_each // BLOCK_TOKENS)
     rows = []
-    with open_session(packed, plan.isa, plan.threads, num_blocks=most * blocks_each, max_seqs=most) as (model, session):
+    with open_session(
+        packed,
+        plan.isa,
+        plan.threads,
+        num_blocks=most * blocks_each,
+        max_seqs=most,
+        kv_limit_bytes=plan.kv_limit_bytes,
+    ) as (model, session):
         tables = np.arange(most * blocks_each, dtype=np.int32).reshape(most, blocks_each)
-        shape, peak = shape_of(packed, model), limits.peak(model.isa, plan.threads)
+        shape, isa = shape_of(packed, model), model.isa
         rng = np.random.default_rng(1)
-        isa = model.isa.name.lower()
+
+        def measure(work: Work, num_steps: int, samples: Iterator[Sample]) -> dict[str, object]:
+            before = session.stats()
+            peaks, taken = [limits.sample(isa, plan.threads)], []
+            for sample in samples:
+                taken.append(sample)
+                peaks.append(limits.sample(isa, plan.threads))
+            share = _zero_share(session, before.down_inputs, before.down_zeros)
+            return row(work, taken, num_steps, shape, middle(peaks), share)
+
         say(f"prefill of {context} tokens")
         prompt = rng.integers(0, model.vocab, context, dtype=np.int32)
-        before = session.stats()
-        samples = [_prefill(session, prompt, tables[:1]) for _ in range(PREFILL_REPEATS)]
         num_steps = PREFILL_REPEATS * -(-context // MAX_STEP_ROWS)
-        work = Work("prefill", 1, context, plan.threads, isa)
-        rows.append(
-            row(work, samples, num_steps, shape, peak, _zero_share(session, before.down_inputs, before.down_zeros))
-        )
+        work = Work("prefill", 1, context, plan.threads, isa.name.lower())
+        prefills = (_prefill(session, prompt, tables[:1]) for _ in range(PREFILL_REPEATS))
+        rows.append(measure(work, num_steps, prefills))
         for batch in plan.batches:
             say(f"decode of {plan.decode_tokens} tokens, batch {batch}")
-            before = session.stats()
             first = rng.integers(0, model.vocab, batch, dtype=np.int32)
-            samples = _decode(session, first, tables[:batch], context, plan.decode_tokens)
-            work = Work("decode", batch, context, plan.threads, isa)
-            share = _zero_share(session, before.down_inputs, before.down_zeros)
-            rows.append(row(work, samples, plan.decode_tokens, shape, peak, share))
+            work = Work("decode", batch, context, plan.threads, isa.name.lower())
+            windows = _decode(session, first, tables[:batch], context, plan.decode_tokens)
+            rows.append(measure(work, plan.decode_tokens, windows))
     return rows
 
 
 @contextmanager
 def open_session(
-    packed: PackedModel, isa: Isa, threads: int, *, num_blocks: int, max_seqs: int
+    packed: PackedModel, isa: Isa, threads: int, *, num_blocks: int, max_seqs: int, kv_limit_bytes: int | None = None
 ) -> Iterator[tuple[Model, Session]]:
-    """Yield the model and a session over a KV pool of its own. Raises NativeError."""
+    """Yield the model and a session over a KV pool of its own. Raises NativeError, SettingsError for too little memory."""
     header = packed.header
     fd = os.memfd_create("tritserve-bench", os.MFD_CLOEXEC)
     try:
         with Model(packed.fd, header.architecture, header.tensors, isa=isa, n_threads=threads) as model:
-            os.ftruncate(fd, model.kv_region_bytes(num_blocks))
+            kv_bytes = model.kv_region_bytes(num_blocks)
+            if kv_limit_bytes is not None and kv_bytes > kv_limit_bytes:
+                raise SettingsError(
+                    f"the KV cache of {max_seqs} sequences needs {kv_bytes:,} bytes, but {kv_limit_bytes:,} are available: "
+                    "choose a smaller --batch, --prefill or --decode"
+                )
+            os.ftruncate(fd, kv_bytes)
             rows = max(MAX_STEP_ROWS, max_seqs)
             with (
                 KvPool(model, fd, num_blocks) as kv,
@@ -141,7 +151,7 @@ def open_session(
 def shape_of(packed: PackedModel, model: Model) -> Shape:
     """Return what a step of this model costs."""
     arch = packed.header.architecture
-    ternary = sum(tensor.n * tensor.k for tensor in packed.header.tensors if tensor.kind <= 6)
+    ternary = sum(tensor.n * tensor.k for tensor in packed.header.tensors if tensor.kind in TERNARY_KINDS)
     per_token = (model.kv_region_bytes(65) - model.kv_region_bytes(1)) // (64 * BLOCK_TOKENS)
     return Shape(ternary, arch.vocab * arch.hidden, model.body_bytes, model.head_bytes, per_token)
 
@@ -166,7 +176,8 @@ def _prefill(session: Session, prompt: NDArray[np.int32], table: NDArray[np.int3
 
 def _decode(
     session: Session, tokens: NDArray[np.int32], tables: NDArray[np.int32], context: int, num_steps: int
-) -> list[Sample]:
+) -> Iterator[Sample]:
+    """Yield one sample per window of steps; whatever the caller does in between is not in it."""
     batch = len(tokens)
     cu_rows = np.arange(batch + 1, dtype=np.int32)
     position = context
@@ -180,7 +191,6 @@ def _decode(
     for _ in range(WARM_UP_STEPS):
         tokens = step(tokens)
         position += 1
-    samples = []
     windows = min(NUM_WINDOWS, num_steps)
     for window in range(windows):
         steps = num_steps * (window + 1) // windows - num_steps * window // windows
@@ -188,8 +198,7 @@ def _decode(
         for _ in range(steps):
             tokens = step(tokens)
             position += 1
-        samples.append(Sample(batch * steps, time.perf_counter() - wall, time.process_time() - cpu))
-    return samples
+        yield Sample(batch * steps, time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def _zero_share(session: Session, inputs_before: int, zeros_before: int) -> float:

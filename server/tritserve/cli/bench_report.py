@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +71,18 @@ def row(
     compute = median * num_ops / num_tokens / peak.int8_ops_per_second
     return {
         **asdict(work),
-        "tokens_per_second": {"median": _short(median), "min": _short(min(rates)), "max": _short(max(rates))},
+        "tokens_per_second": spread(rates),
         "bytes_per_token": round(num_bytes / num_tokens),
         "zero_share": round(zero_share, 4),
         "cpu_seconds_per_1000_tokens": _short(1000 * sum(sample.cpu_seconds for sample in samples) / num_tokens),
         "share_of_limit": round(max(memory, compute), 4),
         "limit": "memory" if memory >= compute else "compute",
     }
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return median, least and largest, in five digits."""
+    return {"median": _short(statistics.median(values)), "min": _short(min(values)), "max": _short(max(values))}
 
 
 def _short(value: float) -> float:

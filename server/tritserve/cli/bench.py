@@ -1,0 +1,140 @@
+"""``tritserve bench``: the machine's limits and the model's steps in one run, so that a share means the same everywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path  # noqa: TC003  # typer resolves the annotations
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from tritserve.cli.bench_limits import Limits, buffer_bytes, supported_isas
+from tritserve.cli.bench_measure import Plan, measure_body, measure_steps
+from tritserve.cli.diagnosis import cpu_facts, memory_facts, software_facts
+from tritserve.cli.locate import command_settings, packed_file
+from tritserve.errors import ModelFileError, SettingsError
+from tritserve.machine import largest_cache_bytes, read_machine, threads_per_worker
+from tritserve.model.header import CONVERTER_VERSION, expected_tensors
+from tritserve.model.packed_file import FORMAT_VERSION, open_packed
+from tritserve.model.packed_writer import packed_file_bytes
+from tritserve.model.shapes import SHAPES, Shape, write_random_model
+from tritserve.native.types import Isa
+from tritserve.settings import writable_cache_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+app = typer.Typer(add_completion=False)
+MAX_BATCH = 1024
+MAX_THREADS = 256
+_RESERVED_BYTES = 256 * 1024 * 1024
+"""Left free beside the model and the KV cache, as when serving."""
+
+
+@app.command()
+def bench(
+    model: Annotated[str | None, typer.Argument(help="Checkpoint folder, .trit file, hub id, or 'demo'.")] = None,
+    shape: Annotated[
+        str | None, typer.Option("--shape", help=f"Random weights of a published shape: {', '.join(SHAPES)}.")
+    ] = None,
+    threads: Annotated[
+        int, typer.Option("--threads", min=0, max=MAX_THREADS, help="Compute threads; 0: as when serving.")
+    ] = 0,
+    isa: Annotated[
+        Literal["auto", "ref", "avx2", "avx512vnni", "neon"], typer.Option("--isa", help="Instruction set.")
+    ] = "auto",
+    prefill: Annotated[int, typer.Option("--prefill", min=1, help="Tokens of the prompt.")] = 512,
+    decode: Annotated[int, typer.Option("--decode", min=1, help="Tokens each sequence generates.")] = 128,
+    batch: Annotated[
+        str, typer.Option("--batch", help="Sequences decoded together: numbers separated by commas.")
+    ] = "1,16",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    cache_dir: Annotated[Path | None, typer.Option("--cache-dir", help="Folder of packed models.")] = None,
+) -> None:
+    """Measure model steps as shares of this machine's own limits, which the same run measures.
+
+    Without a model or shape: the demo model. To load a running server, see benchmarks/serving.py in the sources.
+    """
+    batches = _parse_batches(batch)
+    if model is not None and shape is not None:
+        raise SettingsError("give a model or --shape, not both")
+    wanted = Isa[isa.upper()]
+    if wanted is not Isa.AUTO and wanted not in supported_isas():
+        able = ", ".join(each.name.lower() for each in supported_isas())
+        raise SettingsError(f"--isa {isa} cannot run here, not measured; this machine and build run: {able}")
+    machine = read_machine()
+    say = _say if sys.stderr.isatty() or not as_json else _keep_quiet
+    path = packed_file(model or "demo", cache_dir) if shape is None else random_model(shape, cache_dir, say)
+    with open_packed(path) as packed:
+        room = max(0, machine.available_bytes - packed.file_bytes - _RESERVED_BYTES)
+        plan = Plan(wanted, threads or threads_per_worker(machine, 1), prefill, decode, batches, room)
+        limits = Limits(buffer_bytes(machine.available_bytes, largest_cache_bytes()))
+        say("limits of the machine")
+        limits.sample_all(plan.threads)
+        report = {
+            "machine": {**cpu_facts(machine), **memory_facts(machine), **software_facts()},
+            "model": {"name": shape or model or "demo", "weights_sha256": packed.header.weights_sha256},
+            "body": measure_body(packed, plan, limits, say),
+            "rows": measure_steps(packed, plan, limits, say),
+            "limits": limits.report(),
+        }
+    if as_json:
+        typer.echo(json.dumps(report))
+    else:
+        from tritserve.cli.bench_table import print_report
+
+        print_report(report, small=packed.file_bytes < 128 * 1024 * 1024)
+
+
+def random_model(name: str, cache_dir: Path | None, say: Callable[[str], None]) -> Path:
+    """Return the packed model of a published shape with random weights, written once into the cache folder. Raises ServerError."""
+    shape = SHAPES.get(name)
+    if shape is None:
+        raise SettingsError(f"--shape {name} is not known; there are: {', '.join(SHAPES)}")
+    folder = writable_cache_dir(command_settings(cache_dir))
+    target = folder / f"random-{name}-v{FORMAT_VERSION}.{CONVERTER_VERSION}.trit"
+    try:
+        open_packed(target).close()
+        return target
+    except ModelFileError:
+        pass  # not there, or not whole
+    _write_random(target, shape, say)
+    return target
+
+
+def _write_random(target: Path, shape: Shape, say: Callable[[str], None]) -> None:
+    needed = packed_file_bytes(expected_tensors(shape.architecture, tied_head=shape.tied_head), 0)
+    stats = os.statvfs(target.parent)
+    if stats.f_bavail * stats.f_frsize < needed:
+        raise ModelFileError(
+            f"{target.parent}: {stats.f_bavail * stats.f_frsize:,} bytes are free, but the random model needs {needed:,}"
+        )
+    say(f"writing {needed:,} bytes of random weights, once: {target}")
+    partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
+    try:
+        write_random_model(partial, shape)
+        os.replace(partial, target)
+    except OSError as error:
+        raise ModelFileError(f"{target}: cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _parse_batches(text: str) -> tuple[int, ...]:
+    try:
+        batches = [int(part) for part in text.split(",")]
+    except ValueError:
+        batches = [0]
+    if not all(1 <= each <= MAX_BATCH for each in batches):
+        raise SettingsError(f"--batch is {text[:100]!r}, expected numbers from 1 to {MAX_BATCH} separated by commas")
+    return tuple(dict.fromkeys(batches))
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
+
+
+def _keep_quiet(what: str) -> None:
+    """Say nothing: a program reads the output."""
