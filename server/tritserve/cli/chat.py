@@ -18,6 +18,10 @@ from tritserve.settings import client_api_key
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
 def chat(
     message: Annotated[str | None, typer.Argument(help="One message; without it, a conversation.")] = None,
     url: Annotated[str, typer.Option("--url", help="A running server.")] = DEFAULT_URL,

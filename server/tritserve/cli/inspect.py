@@ -17,6 +17,10 @@ from tritserve.model.packed_file import PackedModel, TensorKind, open_packed
 _TERNARY = frozenset(range(TensorKind.Q, TensorKind.DOWN + 1))
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
 def inspect(
     model: Annotated[str, typer.Argument(help="Checkpoint folder, .trit or .gguf file, hub id, or 'demo'.")] = "demo",
     cache_dir: Annotated[Path | None, typer.Option("--cache-dir", help="Folder of packed models.")] = None,

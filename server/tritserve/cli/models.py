@@ -8,21 +8,24 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from tritserve.cli.locate import command_settings
 from tritserve.errors import ModelFileError, ServerError
 from tritserve.model.packed_file import open_packed
-from tritserve.settings import Settings, writable_cache_dir
+from tritserve.settings import readable_cache_dir, writable_cache_dir
 
-app = typer.Typer(help="List and remove packed models in the cache folder.", no_args_is_help=True)
+app = typer.Typer(help="List and remove packed models in the cache folder.", no_args_is_help=True, add_completion=False)
 _CacheDir = Annotated[Path | None, typer.Option("--cache-dir", help="Folder of packed models.")]
+_LEAST_WIDTH = 120
 STALE_SECONDS = 24 * 3600
 
 
 @app.command("list")
 def list_models(cache_dir: _CacheDir = None) -> None:
     """List the packed models."""
-    folder = writable_cache_dir(Settings(cache_dir=cache_dir))
+    folder = readable_cache_dir(command_settings(cache_dir))
     table = Table("file", "bytes", "weights", "source", "packed", box=None, pad_edge=False)
     for path in packed_models(folder):
         try:
@@ -34,8 +37,9 @@ def list_models(cache_dir: _CacheDir = None) -> None:
                     path.name, f"{packed.file_bytes:,}", weights, f"{source.family}, {source.source_format}", when
                 )
         except ModelFileError as error:
-            table.add_row(path.name, f"{path.stat().st_size:,}", "", f"[red]damaged:[/] {error}", "")
-    console = Console()
+            table.add_row(path.name, f"{path.stat().st_size:,}", "", f"[red]damaged:[/] {escape(str(error))}", "")
+    console = Console(highlight=False)
+    console.width = max(console.width, _LEAST_WIDTH)  # names are there to be copied
     console.print(f"{folder}")
     console.print(table if table.row_count else "no packed models")
 
@@ -45,7 +49,7 @@ def remove(
     names: Annotated[list[str], typer.Argument(help="File names as `list` shows them.")], cache_dir: _CacheDir = None
 ) -> None:
     """Remove packed models; they are converted again when needed."""
-    folder = writable_cache_dir(Settings(cache_dir=cache_dir))
+    folder = writable_cache_dir(command_settings(cache_dir))
     known = {path.name: path for path in packed_models(folder)}
     for name in names:
         if name not in known:
@@ -58,7 +62,7 @@ def remove(
 @app.command("gc")
 def collect(cache_dir: _CacheDir = None) -> None:
     """Remove damaged models and what an interrupted conversion left more than a day ago."""
-    folder = writable_cache_dir(Settings(cache_dir=cache_dir))
+    folder = writable_cache_dir(command_settings(cache_dir))
     removed = 0
     for path in sorted(folder.glob("*")):
         if path.is_file() and _is_garbage(path):
