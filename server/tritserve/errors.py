@@ -34,11 +34,14 @@ class InvalidRequest(ServerError):
 
 
 class ContextTooLong(InvalidRequest):
-    """Refuse a prompt that leaves no room for one new token; both numbers are in the text."""
+    """Refuse a prompt that leaves no room for one new token; both numbers are in the text. ``at_least``: it was too long to be counted."""
 
-    def __init__(self, num_prompt_tokens: int, max_model_len: int, *, param: str = "messages") -> None:
+    def __init__(
+        self, num_prompt_tokens: int, max_model_len: int, *, param: str = "messages", at_least: bool = False
+    ) -> None:
+        count = f"at least {num_prompt_tokens}" if at_least else str(num_prompt_tokens)
         super().__init__(
-            f"This model's maximum context length is {max_model_len} tokens, but the prompt has {num_prompt_tokens} "
+            f"This model's maximum context length is {max_model_len} tokens, but the prompt has {count} "
             "and at least 1 more must fit. Shorten the prompt.",
             param=param,
             code="context_length_exceeded",

@@ -240,7 +240,7 @@ async def test_bounds_answer_at_once(tmp_path: Path) -> None:
         with pytest.raises(Overloaded) as tokens:
             await pool.submit(request_of(prompt_of(10), max_tokens=3000))
         assert (queue.value.reason, tokens.value.reason) == ("queue_full", "tokens_full")
-        assert 1 <= queue.value.retry_after_seconds <= 60
+        assert queue.value.retry_after_seconds >= 1
         held.abort()
         await read_all(await pool.submit(request_of(prompt_of(10), 1, 2)))
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from anyio import CapacityLimiter
+
+from tritserve.errors import Unavailable
 
 if TYPE_CHECKING:
     from tritserve.api.keys import KeyRing
@@ -29,10 +33,19 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """One per app. ``keys`` is None where no key is asked for."""
+    """One per app. ``keys`` is None where no key is asked for. ``text_threads`` bounds the threads that encode prompts: two, so that
+    a long one does not hold up the short ones, and the workers keep their cores."""
 
     settings: Settings
     pool: Pool
     model: ServedModel
     telemetry: Telemetry
     keys: KeyRing | None
+    text_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
+
+    def max_model_len(self) -> int:
+        """Return the context limit. Raises Unavailable while no worker is up to say it."""
+        status = self.pool.status
+        if status.max_model_len <= 0:
+            raise Unavailable("No worker is ready: the model is being loaded.")
+        return status.max_model_len

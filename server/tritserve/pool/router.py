@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tritserve.protocol import Hello, ToWorker
     from tritserve.settings import Settings
 
+_FAILED = "The model could not be loaded; the server's log says why."  # the reason names files
+
 
 class Router:
     """Every live choice and which worker has it. The supervisor reports workers coming, talking and going."""
@@ -71,7 +73,7 @@ class Router:
 
     def _usable_ports(self) -> list[Port]:
         if self.failed is not None:
-            raise Unavailable(f"The model could not be loaded: {self.failed}", retry_after_seconds=60.0)
+            raise Unavailable(_FAILED, retry_after_seconds=60.0)
         if self.draining:
             raise Unavailable("The server is shutting down.")
         ports = [port for port in self.ports if port.is_usable]
@@ -213,7 +215,7 @@ class Router:
     def pool_failed(self, message: str) -> None:
         """No worker can ever start: every request ends now."""
         self.failed = message
-        self._fail_all(lambda: Unavailable(f"The model could not be loaded: {message}"))
+        self._fail_all(lambda: Unavailable(_FAILED))
 
     # --- shutdown ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,80 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Request, Response
+
+from tritserve.api.body import read_body
+from tritserve.api.chat_answer import ChatShape, ChatWriter
+from tritserve.api.convert import check_model, convert_options, convert_prompts, limit_tokens
+from tritserve.api.generate import Run
+from tritserve.api.identity import new_identity
+from tritserve.api.messages import template_messages
+from tritserve.api.meter import Meter
+from tritserve.api.parameters import CHAT_UNSUPPORTED, ignored_headers, sort_out
+from tritserve.api.prompts import chat_prompt
+from tritserve.api.respond import StreamResponse, metered, whole_response
+from tritserve.api.schemas.chat import ChatBody
+from tritserve.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from tritserve.api.convert import Options
+    from tritserve.api.front import Front
+
+router = APIRouter()
+
+
+@router.post("/v1/chat/completions")
+async def create_chat_completion(request: Request) -> Response:
+    """Answer a conversation."""
+    front: Front = request.app.state.front
+    meter = Meter(front.telemetry, "chat", front.model.names[0], request)
+    with metered(meter):
+        body = await read_body(request, ChatBody, front.settings.max_json_depth)
+        meter.stream = bool(body.stream)
+        ignored = sort_out(body.model_extra, CHAT_UNSUPPORTED, strict=front.settings.strict_parameters)
+        identity = new_identity("chatcmpl", check_model(body, front.model), front.model.weights_sha256)
+        options = _options(body, front)
+        messages, ignored_in_messages = template_messages(body, front.settings)
+        prompt = await chat_prompt(front, body, messages)
+        requests = convert_prompts(
+            [prompt.ids],
+            options,
+            front.settings,
+            max_model_len=front.max_model_len(),
+            request_id=meter.request_id,
+            key_name=meter.key_name,
+            param="messages",
+        )
+        run = Run(front, options.rules, meter, keep_tokens=bool(body.logprobs or body.return_token_ids))
+        await run.start(requests)
+        shape = ChatShape(
+            num_choices=run.num_choices,
+            num_top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            include_usage=body.stream_options is not None and bool(body.stream_options.include_usage),
+            prompt_ids=prompt.ids if body.return_token_ids else None,
+        )
+        writer = ChatWriter(identity, shape, front.model.text.tokenizer)
+    headers = ignored_headers([*ignored, *ignored_in_messages])
+    if body.stream:
+        return StreamResponse(run, writer, headers, front.settings.keep_alive_seconds)
+    return await whole_response(request, run, writer, headers)
+
+
+def _options(body: ChatBody, front: Front) -> Options:
+    if body.top_logprobs is not None and not body.logprobs:
+        raise InvalidRequest("top_logprobs: only allowed when logprobs is true.", param="top_logprobs")
+    is_new_name = body.max_completion_tokens is not None
+    asked = body.max_completion_tokens if is_new_name else body.max_tokens
+    param = "max_completion_tokens" if is_new_name else "max_tokens"
+    return convert_options(
+        body,
+        front.model,
+        front.settings,
+        fresh_seed=secrets.randbits(64),
+        max_tokens=limit_tokens(asked, front.settings, default=None, param=param),
+        num_top_logprobs=body.top_logprobs or 0,
+    )

@@ -1,0 +1,32 @@
+"""What names an answer: ids, and the fingerprint of what computed it."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The fields that every chunk of an answer repeats. ``model`` is the name that the client used."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+
+
+def new_identity(prefix: str, model: str, weights_sha256: str) -> Identity:
+    """Name a new answer: ``prefix`` is "chatcmpl" or "cmpl"."""
+    return Identity(f"{prefix}-{secrets.token_hex(16)}", int(time.time()), model, fingerprint(weights_sha256))
+
+
+@cache
+def fingerprint(weights_sha256: str) -> str:
+    """Return what stays the same as long as weights and server version do: then the same request gives the same answer."""
+    digest = hashlib.sha256(f"{weights_sha256} {metadata.version('tritserve')}".encode()).hexdigest()
+    return f"fp_{digest[:12]}"

@@ -1,0 +1,128 @@
+"""Prompts to token ids: the only CPU work of the API, done in a few threads beside the event loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeGuard
+
+from anyio import to_thread
+
+from tritserve.errors import ContextTooLong, InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tritserve.api.front import Front
+    from tritserve.api.schemas.chat import ChatBody
+    from tritserve.api.schemas.completions import CompletionBody
+
+_SHAPES = "a string, a list of strings, a list of token ids or a list of lists of token ids"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """``text`` is what the client wrote, None where it sent ids or the ids were cut."""
+
+    ids: list[int]
+    text: str | None = None
+
+
+async def chat_prompt(front: Front, body: ChatBody, messages: list[dict[str, object]]) -> Prompt:
+    """Render a conversation by the model's template and encode it. Raises InvalidRequest."""
+    go_on = bool(body.continue_final_message)
+    if go_on and body.add_generation_prompt:
+        raise InvalidRequest(
+            "continue_final_message: cannot be true together with add_generation_prompt.",
+            param="continue_final_message",
+        )
+    if go_on and messages[-1]["role"] != "assistant":
+        raise InvalidRequest(
+            "continue_final_message: the last message must be the assistant's.", param="continue_final_message"
+        )
+    if body.truncate_prompt_tokens is None:
+        _refuse_hopeless(sum(len(str(message["content"])) for message in messages), front, "messages")
+    encode = partial(
+        front.model.text.encode_chat,
+        messages,
+        add_generation_prompt=not go_on if body.add_generation_prompt is None else body.add_generation_prompt,
+        continue_final_message=go_on,
+        template_kwargs=body.chat_template_kwargs,
+    )
+    ids = await _in_thread(front, encode)
+    if not ids:
+        raise InvalidRequest("messages: the rendered prompt is empty.", param="messages")
+    return Prompt(_truncated(ids, body.truncate_prompt_tokens))
+
+
+async def text_prompts(front: Front, body: CompletionBody) -> list[Prompt]:
+    """Return the prompts of a text completion request, in order. Raises InvalidRequest or ContextTooLong."""
+    keep = body.truncate_prompt_tokens
+    given = _split(body.prompt)
+    if not given:
+        raise InvalidRequest("prompt: must not be empty.", param="prompt")
+    if len(given) > front.settings.max_prompts:
+        raise InvalidRequest(
+            f"prompt has {len(given)} prompts; the limit is {front.settings.max_prompts}.", param="prompt"
+        )
+    prompts = []
+    for prompt in given:
+        if not prompt:
+            raise InvalidRequest("prompt: must not be empty.", param="prompt")
+        if isinstance(prompt, str):
+            if keep is None:
+                _refuse_hopeless(len(prompt), front, "prompt")
+            parse_special = body.parse_special is not False
+            ids = await _in_thread(front, partial(front.model.text.encode_prompt, prompt, parse_special=parse_special))
+            if not ids:
+                raise InvalidRequest("prompt: has no tokens.", param="prompt")
+            cut = _truncated(ids, keep)
+            prompts.append(Prompt(cut, prompt if cut is ids else None))
+        else:
+            ids = _truncated(prompt, keep)
+            _check_ids(ids, front)
+            prompts.append(Prompt(ids))
+    return prompts
+
+
+def _refuse_hopeless(num_chars: int, front: Front, param: str) -> None:
+    """Refuse what cannot fit before it costs anything: a token covers no more than the longest one's bytes. Raises ContextTooLong."""
+    context = front.pool.status.max_model_len
+    if num_chars > front.model.text.most_chars(context) and context > 0:
+        num_tokens = -(-num_chars // front.model.text.most_chars(1))
+        raise ContextTooLong(num_tokens, context, param=param, at_least=True)
+
+
+async def _in_thread(front: Front, encode: Callable[[], list[int]]) -> list[int]:
+    return await to_thread.run_sync(encode, limiter=front.text_threads)
+
+
+def _truncated(ids: list[int], keep: int | None) -> list[int]:
+    return ids if keep is None or keep >= len(ids) else ids[-keep:]
+
+
+def _check_ids(ids: list[int], front: Front) -> None:
+    context = front.pool.status.max_model_len
+    if len(ids) > context > 0:  # before every id is looked at
+        raise ContextTooLong(len(ids), context, param="prompt")
+    if min(ids) < 0 or max(ids) >= front.model.vocab_size:
+        raise InvalidRequest(
+            f"prompt: a token id is outside the vocabulary, 0 to {front.model.vocab_size - 1}.", param="prompt"
+        )
+
+
+def _split(prompt: object) -> list[str] | list[list[int]]:
+    if isinstance(prompt, str):
+        return [prompt]
+    if isinstance(prompt, list):
+        if all(isinstance(item, str) for item in prompt):
+            return prompt
+        if _are_ids(prompt):
+            return [prompt]
+        if all(isinstance(item, list) and _are_ids(item) for item in prompt):
+            return prompt
+    raise InvalidRequest(f"prompt: must be {_SHAPES}.", param="prompt", code="invalid_type")
+
+
+def _are_ids(items: list[object]) -> TypeGuard[list[int]]:
+    return all(type(item) is int for item in items)  # true and false are ints to isinstance
