@@ -151,11 +151,12 @@ class EdgeProtocol(HttpToolsProtocol):
         before, heads_before, body_before = self._state, self._num_heads, self._body_bytes
         try:
             self.parser.feed_data(piece)
-        except httptools.HttpParserUpgrade:
-            # Another protocol is an offer that we do not take up; the request itself is answered, and is the last one.
-            self.cycle.keep_alive = False
-            self._is_deaf = True
-            self._wait(None)
+        except httptools.HttpParserUpgrade as offer:
+            # The parser stops at an offer to speak another protocol (Java's client makes one with every request). We do not take it
+            # up, so the request goes on as if it had not been made, body and all.
+            head = self._head_without_offer()
+            self.parser = httptools.HttpRequestParser(self)
+            self._feed(memoryview(head + piece[offer.args[0] :]))
         except httptools.HttpParserError:
             if not self._is_deaf:
                 self._refuse(plain_reply(400, "This is not a valid HTTP/1.1 request."))
@@ -191,7 +192,10 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Check the head; then the application starts."""
-        self.scope["method"] = self.parser.get_method().decode("ascii")
+        if self.parser.get_method() == b"CONNECT":
+            self._stop(plain_reply(400, "This server is no proxy."))
+        if self.parser.should_upgrade():
+            return
         self._check_head()
         self._state = "body"
         self._num_heads += 1
@@ -208,11 +212,19 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request is complete; the next may follow on the connection."""
+        if self.parser.should_upgrade():
+            return
         self._state = "idle"
         self._wait(None)
         super().on_message_complete()
         if not self.parser.should_keep_alive():
             self._is_deaf = True  # what follows the last request is nobody's
+
+    def _head_without_offer(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version), b"connection: close"]
+        lines += [b"%b: %b" % each for each in self.headers if each[0] not in (b"connection", b"upgrade")]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _check_head(self) -> None:
         version = self.parser.get_http_version()

@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
 
+    from starlette.types import ASGIApp
+
     from tritserve.api.front import Front
     from tritserve.pool.generation import PoolStatus
     from tritserve.settings import Settings
+    from tritserve.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -48,7 +51,7 @@ def run(front: Front, listener: socket.socket, *, on_ready: Callable[[PoolStatus
 
 async def serve(front: Front, listener: socket.socket, *, on_ready: Callable[[PoolStatus], None]) -> int:
     """Do what ``run`` says, in the running event loop."""
-    server = _Server(_config(front))
+    server = Server(server_config(create_app(front), front.settings, front.telemetry))
     stopping = asyncio.Event()
     await front.pool.start()
     try:
@@ -74,10 +77,12 @@ async def serve(front: Front, listener: socket.socket, *, on_ready: Callable[[Po
     return 0
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
+    """uvicorn's server; signals are left to ``serve``."""
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to ``serve``."""
+        """Capture none."""
         yield
 
 
@@ -116,11 +121,11 @@ def _signals(stopping: asyncio.Event, tasks: asyncio.TaskGroup, front: Front) ->
             loop.remove_signal_handler(number)
 
 
-def _config(front: Front) -> uvicorn.Config:
-    settings = front.settings
+def server_config(app: ASGIApp, settings: Settings, telemetry: Telemetry) -> uvicorn.Config:
+    """Return how uvicorn serves ``app`` behind the edge. Raises SettingsError if the TLS files are unusable."""
     config = uvicorn.Config(
-        create_app(front),
-        http=edge_protocol(settings, front.telemetry),
+        app,
+        http=edge_protocol(settings, telemetry),
         ws="none",
         loop="none",
         lifespan="off",
@@ -133,17 +138,13 @@ def _config(front: Front) -> uvicorn.Config:
         ssl_certfile=settings.tls_certfile,
         ssl_keyfile=settings.tls_keyfile,
     )
-    _load(config, settings)
-    return config
-
-
-def _load(config: uvicorn.Config, settings: Settings) -> None:
     try:
         config.load()
     except OSError as error:  # ssl.SSLError is one
         raise SettingsError(
             f"cannot use the TLS files {settings.tls_certfile} and {settings.tls_keyfile}: {error.strerror or error}"
         ) from error
+    return config
 
 
 def _allow_descriptors(num_connections: int) -> None:
