@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 import tokenizers
-from fastapi import FastAPI, Request, Response
+import uvicorn
 from tokenizers import decoders, models, pre_tokenizers
 
-from tritserve.api import chat, completions
-from tritserve.api import models as model_routes
+from tritserve.api.app import create_app
 from tritserve.api.front import Front, ServedModel
-from tritserve.api.http_errors import reply_to
-from tritserve.errors import ServerError
 from tritserve.model.header import GenerationDefaults
 from tritserve.settings import Settings
+from tritserve.telemetry import Telemetry
 from tritserve.text.detokenizer import Detokenizer
 from tritserve.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from scripted_pool import ScriptedPool
-
-    from tritserve.api.record import RequestRecord
+    from tritserve.api.keys import KeyRing
+    from tritserve.api.record import Endpoint, RequestRecord
+    from tritserve.pool.generation import Pool
+    from tritserve.text.model_text import ModelText
 
 EOS = 256
 ASSISTANT = 257
@@ -92,58 +95,78 @@ class ByteText:
         return Detokenizer(self.tokenizer)
 
 
-class MemoryTelemetry:
-    """Remembers what routes report."""
+class MemoryTelemetry(Telemetry):
+    """Remembers what routes report, besides counting it."""
 
-    def __init__(self) -> None:
+    def __init__(self, queue_limit: int) -> None:
+        super().__init__(model="tiny", context=256, queue_limit=queue_limit)
         self.records: list[RequestRecord] = []
         self.first_tokens: list[tuple[str, float]] = []
         self.gaps: list[float] = []
 
-    def on_first_token(self, endpoint: str, seconds: float) -> None:
+    def on_first_token(self, endpoint: Endpoint, seconds: float) -> None:
         """Remember."""
+        super().on_first_token(endpoint, seconds)
         self.first_tokens.append((endpoint, seconds))
 
     def on_inter_token(self, seconds: float) -> None:
         """Remember."""
+        super().on_inter_token(seconds)
         self.gaps.append(seconds)
 
     def finish_request(self, record: RequestRecord) -> None:
         """Remember."""
+        super().finish_request(record)
         self.records.append(record)
 
 
-def byte_front(pool: ScriptedPool, *, defaults: GenerationDefaults | None = None, **settings: Any) -> Front:
+@dataclass(frozen=True, slots=True)
+class ByteFront(Front):
+    """A front whose parts are known to be those of this module."""
+
+    text: ByteText = field(kw_only=True)
+    memory: MemoryTelemetry = field(kw_only=True)
+
+    @property
+    def records(self) -> list[RequestRecord]:
+        """What was reported of finished requests."""
+        return self.memory.records
+
+
+def byte_front(
+    pool: Pool, *, defaults: GenerationDefaults | None = None, keys: KeyRing | None = None, **settings: Any
+) -> ByteFront:
     """Return a front of these parts; ``settings`` override the defaults."""
+    text = ByteText()
     model = ServedModel(
         names=("tiny", "org/tiny"),
         created=1_700_000_000,
-        text=ByteText(),  # type: ignore[arg-type]  # the part of ModelText that routes use
+        text=cast("ModelText", text),  # the part of it that routes use
         eos_token_ids=frozenset({EOS}),
         defaults=defaults or GenerationDefaults(),
         vocab_size=VOCAB_SIZE,
         weights_sha256=WEIGHTS,
     )
-    telemetry: Any = MemoryTelemetry()
-    return Front(settings=Settings(**settings), pool=pool, model=model, telemetry=telemetry, keys=None)
-
-
-def generation_app(front: Front) -> FastAPI:
-    """Return an app of the generation routes alone, with errors as the whole server answers them."""
-    app = FastAPI(openapi_url=None)
-    app.state.front = front
-    for router in (chat.router, completions.router, model_routes.router):
-        app.include_router(router)
-
-    @app.exception_handler(ServerError)
-    async def refuse(request: Request, error: ServerError) -> Response:
-        reply = reply_to(error)
-        return Response(reply.content, reply.status, dict(reply.headers), "application/json")
-
-    return app
+    loaded = Settings(**settings)
+    telemetry = MemoryTelemetry(loaded.queue_limit)
+    return ByteFront(loaded, pool, model, telemetry, keys, text=text, memory=telemetry)
 
 
 def http_client(front: Front) -> httpx.AsyncClient:
-    """Return a client of ``generation_app``; it sees no answer before it is whole."""
-    transport = httpx.ASGITransport(generation_app(front))
-    return httpx.AsyncClient(transport=transport, base_url="http://test/v1")
+    """Return a client of the whole app; it sees no answer before it is whole."""
+    transport = httpx.ASGITransport(create_app(front))
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost/v1")
+
+
+@asynccontextmanager
+async def live_server(front: Front) -> AsyncIterator[str]:
+    """Serve the app on a socket in this event loop; yield its base URL."""
+    config = uvicorn.Config(create_app(front), host="127.0.0.1", port=0, log_config=None, lifespan="off")
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        task = asyncio.create_task(server._serve([listener]))  # without its signal handling
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        finally:
+            server.should_exit = True
+            await task

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EchoedPrompt:
-    """Comes once per choice, before its pieces, where the prompt's scores were asked for: those of all its tokens but the first."""
+    """Comes once per choice, before its pieces, where the prompt's scores were asked for: those of all its tokens but the first, or as many as
+    there were when the request's time ran out."""
 
     choice: int
     prompt: int
@@ -84,13 +85,16 @@ class Run:
 
     async def pieces(self) -> AsyncGenerator[Piece | EchoedPrompt, None]:
         """Yield what every choice has new, until all have ended. Raises what iterating a ``Generation`` does."""
-        for run in self._prompts:
+        for run in self._prompts:  # a prompt of one token has no scores to wait for
             for piece in self._release_if_scored(run):
                 yield piece
         async with aclosing(_merge([run.generation for run in self._prompts])) as events:
             async for index, event in events:
                 for piece in self._take(self._prompts[index], event):
                     yield piece
+        for run in self._prompts:  # nothing more comes
+            for piece in self._release(run):
+                yield piece
         if not all(text.is_finished for text in self._texts):
             raise ServerError("a generation ended before all its choices did")
 
@@ -130,8 +134,12 @@ class Run:
             run.held.append(event)
 
     def _release_if_scored(self, run: _PromptRun) -> Iterator[Piece | EchoedPrompt]:
-        """Once the last score is there, let the prompt out and then what waited for it."""
-        if run.is_scored or len(run.scores) < len(run.request.prompt) - 1:
+        if len(run.scores) >= len(run.request.prompt) - 1:
+            yield from self._release(run)
+
+    def _release(self, run: _PromptRun) -> Iterator[Piece | EchoedPrompt]:
+        """Let the prompt out, and then what waited for its last score."""
+        if run.is_scored:
             return
         run.is_scored = True
         prompt = self._prompts.index(run)

@@ -35,12 +35,14 @@ def text_logprobs(tokens: Sequence[PlacedToken], tokenizer: Tokenizer, num_top: 
 def prompt_logprobs(
     ids: Sequence[int], scores: Sequence[TokenLogprob], offsets: Sequence[int], tokenizer: Tokenizer, num_top: int
 ) -> TextLogprobs:
-    """Return the shape of an echoed prompt: ``scores`` are those of ``ids[1:]``, the first token has none."""
+    """Return the shape of an echoed prompt: ``scores`` are those of ``ids[1:]``, the first token has none, nor have the last ones if the
+    request's time ran out."""
+    missing = [None] * (len(ids) - 1 - len(scores))
     return TextLogprobs(
         text_offset=list(offsets),
-        token_logprobs=[None, *(max(scored.logprob, LEAST) for scored in scores)],
+        token_logprobs=[None, *(max(scored.logprob, LEAST) for scored in scores), *missing],
         tokens=[token_key(tokenizer.token_bytes(token)) for token in ids],
-        top_logprobs=[None, *(_top_dict(scored, tokenizer, num_top) for scored in scores)],
+        top_logprobs=[None, *(_top_dict(scored, tokenizer, num_top) for scored in scores), *missing],
     )
 
 
@@ -61,11 +63,9 @@ def top_tokens(scored: TokenLogprob, num_top: int) -> list[tuple[int, float]]:
 
 
 def _top_dict(scored: TokenLogprob, tokenizer: Tokenizer, num_top: int) -> dict[str, float]:
-    top = {
-        token_key(tokenizer.token_bytes(token)): max(logprob, LEAST)
-        for token, logprob in reversed(top_tokens(scored, num_top))
-    }
-    top = dict(reversed(top.items()))
+    top: dict[str, float] = {}
+    for token, logprob in top_tokens(scored, num_top):
+        top.setdefault(token_key(tokenizer.token_bytes(token)), max(logprob, LEAST))
     # Two ids may be written alike: the likelier one stands, but for the chosen token.
     top[token_key(tokenizer.token_bytes(scored.token))] = max(scored.logprob, LEAST)
     return top
