@@ -134,10 +134,9 @@ static void check_chunk(const kc_kernel *kernel, int is_value, int bench)
             chunk_case c;
             fill_chunk(&c, queries[i], 4, 128, is_value, FILL_RANDOM);
             chunk_bench b = {&c, kernel->fn, is_value};
-            double seconds = kc_time(bench_part, &b, 1, kernel->isa == TRIT_ISA_REF ? 1 : 5) / 1000;
             char what[80];
             snprintf(what, sizeof what, "n_q %zu, 64 tokens, head_dim 128, cached", queries[i]);
-            kc_bench_line(kernel, what, seconds, 64.0 * 128 * 2, 0, 2.0 * (double)queries[i] * 64 * 128, 0);
+            kc_bench(kernel, what, &(kc_load){bench_part, &b, 1, 1000, 64.0 * 128 * 2, 0, 0});
             kc_release();
         }
         return;

@@ -133,7 +133,6 @@ static void bench_part(void *context, int part, int n_parts)
 
 static void bench_shape(const kc_kernel *kernel, size_t m, size_t vocab, size_t k, int n_threads)
 {
-    const kc_peak *peak = kc_measure_peak();
     size_t plane = vocab * k;
     int8_t *weights = kc_buffer(2 * plane), *hidden = kc_buffer(2 * m * k), *shift = kc_buffer(vocab);
     for (size_t i = 0; i < 2 * plane; i++)
@@ -154,13 +153,9 @@ static void bench_shape(const kc_kernel *kernel, size_t m, size_t vocab, size_t 
                     hidden + m * k,
                     h_scale,
                     kc_buffer(m * vocab * sizeof(float))};
-    bench_part(&b, 0, 1);
-    double seconds = kc_time(bench_part, &b, n_threads, kernel->isa == TRIT_ISA_REF ? 1 : 7);
     char what[80];
-    snprintf(what, sizeof what, "M %zu vocab %zu K %zu, %d thread%s", m, vocab, k, n_threads, n_threads > 1 ? "s" : "");
-    kc_bench_line(kernel, what, seconds, 2.0 * (double)plane,
-                  m == 1 ? (n_threads == 1 ? peak->read_1 : peak->read_2) : 0,
-                  2.0 * (double)m * (double)vocab * (double)k, 0);
+    snprintf(what, sizeof what, "M %zu vocab %zu K %zu", m, vocab, k);
+    kc_bench(kernel, what, &(kc_load){bench_part, &b, n_threads, 1, 2.0 * (double)plane, 1, 0});
     kc_release();
 }
 

@@ -374,7 +374,7 @@ static void bench_rows(const kc_kernel *kernel)
     size_t n = 6912;
     rows_bench b = {kernel->rows, row(n, FILL_NORMAL), row(n, FILL_NORMAL), poisoned(n * 4), poisoned(n), n, 0};
     for (b.which = 0; b.which < 5; b.which++)
-        kc_bench_line(kernel, names[b.which], kc_time(bench_part, &b, 1, 5) / 100, (double)n * 4, 0, 0, 0);
+        kc_bench(kernel, names[b.which], &(kc_load){bench_part, &b, 1, 100, (double)n * 4, 0, 0});
     kc_release();
 }
 

@@ -176,7 +176,6 @@ static void bench_part(void *context, int part, int n_parts)
 
 static void bench_shape(const kc_kernel *kernel, size_t m, size_t n, size_t k, size_t total_bytes, int n_threads)
 {
-    const kc_peak *peak = kc_measure_peak();
     size_t bytes = n * k / 4;
     size_t copies = total_bytes / bytes > 0 ? total_bytes / bytes : 1;
     uint8_t *w = kc_buffer(bytes * copies);
@@ -187,12 +186,11 @@ static void bench_shape(const kc_kernel *kernel, size_t m, size_t n, size_t k, s
         x[i] = (int8_t)kc_between(-127, 127);
     ternary_bench b = {(trit_ternary_fn *)kernel->fn, w, m, n, k, copies, x, kc_buffer(m * 4), kc_buffer(m * 4),
                        kc_buffer(m * n * 4)};
-    bench_part(&b, 0, 1);
-    double seconds = kc_time(bench_part, &b, n_threads, kernel->isa == TRIT_ISA_REF ? 1 : 7) / (double)copies;
     char what[80];
-    snprintf(what, sizeof what, "M %zu N %zu K %zu, %d thread%s", m, n, k, n_threads, n_threads > 1 ? "s" : "");
-    kc_bench_line(kernel, what, seconds, (double)bytes, m == 1 ? (n_threads == 1 ? peak->read_1 : peak->read_2) : 0,
-                  2.0 * (double)m * (double)n * (double)k, peak->madd_ops * n_threads);
+    snprintf(what, sizeof what, "M %zu N %zu K %zu%s", m, n, k, copies > 1 ? "" : ", one tensor");
+    kc_bench(kernel, what,
+             &(kc_load){bench_part, &b, n_threads, (double)copies, (double)bytes, copies > 1,
+                        2.0 * (double)m * (double)n * (double)k});
     kc_release();
 }
 
@@ -202,7 +200,7 @@ void check_gemv(const kc_kernel *kernel, int bench)
         check_all(kernel, 5);
         return;
     }
-    size_t total = kernel->isa == TRIT_ISA_REF ? 1 : (size_t)400 << 20;
+    size_t total = kernel->isa == TRIT_ISA_REF ? 1 : (size_t)200 << 20;
     for (int threads = 1; threads <= 2; threads++) {
         bench_shape(kernel, 1, 2560, 2560, total, threads);
         bench_shape(kernel, 1, 6912, 2560, total, threads);
@@ -229,4 +227,6 @@ void check_gemm(const kc_kernel *kernel, int bench)
     static const size_t few[] = {2, 4, 8, 16, 32, 64};
     for (size_t i = 0; i < 6 && kernel->isa != TRIT_ISA_REF; i++)
         bench_shape(kernel, few[i], 6912, 2560, (size_t)50 << 20, 1);
+    for (size_t i = 0; i < 6 && kernel->isa != TRIT_ISA_REF; i++)
+        bench_shape(kernel, few[i], 2560, 6912, (size_t)50 << 20, 2);
 }

@@ -7,8 +7,6 @@
  * the modelled kernels are checked under <isa>-model. Exit status 0 only if nothing failed.
  */
 #include <inttypes.h>
-#include <math.h>
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +14,10 @@
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
 
 #include "kerncheck.h"
 
@@ -184,146 +186,6 @@ int kc_same_bytes(const void *a, const void *b, size_t bytes)
     return memcmp(a, b, bytes) == 0;
 }
 
-/* ---- bench ------------------------------------------------------------------------------------------------------ */
-
-double kc_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-typedef struct timed_part {
-    void (*work)(void *context, int part, int n_parts);
-    void *context;
-    int part, n_parts;
-} timed_part;
-
-static void *run_part(void *argument)
-{
-    timed_part *part = argument;
-    part->work(part->context, part->part, part->n_parts);
-    return NULL;
-}
-
-double kc_time(void (*work)(void *context, int part, int n_parts), void *context, int n_threads, int repeats)
-{
-    double best = INFINITY;
-    for (int r = 0; r < repeats; r++) {
-        timed_part parts[8];
-        pthread_t threads[8];
-        double start = kc_now();
-        for (int t = 1; t < n_threads; t++) {
-            parts[t] = (timed_part){work, context, t, n_threads};
-            if (pthread_create(&threads[t], NULL, run_part, &parts[t]) != 0)
-                exit(2);
-        }
-        work(context, 0, n_threads);
-        for (int t = 1; t < n_threads; t++)
-            pthread_join(threads[t], NULL);
-        double seconds = kc_now() - start;
-        best = seconds < best ? seconds : best;
-    }
-    return best;
-}
-
-enum { READ_BYTES = 512 << 20 };
-
-static volatile uint64_t sink;
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-
-__attribute__((target("avx2"))) static void read_wide(const uint8_t *from, size_t bytes)
-{
-    __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
-    for (size_t i = 0; i < bytes; i += 128) {
-        a = _mm256_xor_si256(a, _mm256_load_si256((const __m256i *)(from + i)));
-        b = _mm256_xor_si256(b, _mm256_load_si256((const __m256i *)(from + i + 32)));
-        c = _mm256_xor_si256(c, _mm256_load_si256((const __m256i *)(from + i + 64)));
-        d = _mm256_xor_si256(d, _mm256_load_si256((const __m256i *)(from + i + 96)));
-    }
-    a = _mm256_xor_si256(_mm256_xor_si256(a, b), _mm256_xor_si256(c, d));
-    sink = (uint64_t)_mm256_extract_epi64(a, 0);
-}
-
-/* Eight independent chains; the operands change so that nothing is hoisted. */
-__attribute__((target("avx2"))) static void madd_registers(void *context, int part, int n_parts)
-{
-    (void)part;
-    (void)n_parts;
-    int widen = *(const int *)context;
-    __m256i acc[8], u = _mm256_set1_epi8(2), s = _mm256_set1_epi8(-3), ones = _mm256_set1_epi16(1);
-    for (int i = 0; i < 8; i++)
-        acc[i] = _mm256_setzero_si256();
-    for (int step = 0; step < 4000000; step++) {
-        __asm__ volatile("" : "+x"(u), "+x"(s));
-        for (int i = 0; i < 8; i++) {
-            __m256i p = _mm256_maddubs_epi16(u, s);
-            __asm__ volatile("" : "+x"(p)); /* one product per chain */
-            acc[i] = widen ? _mm256_add_epi32(acc[i], _mm256_madd_epi16(p, ones)) : _mm256_add_epi16(acc[i], p);
-        }
-    }
-    for (int i = 1; i < 8; i++)
-        acc[0] = _mm256_xor_si256(acc[0], acc[i]);
-    sink = (uint64_t)_mm256_extract_epi64(acc[0], 0);
-}
-#else
-static void read_wide(const uint8_t *from, size_t bytes)
-{
-    const uint64_t *words = (const uint64_t *)(const void *)from;
-    uint64_t s[8] = {0};
-    for (size_t i = 0; i < bytes / 8; i += 8)
-        for (size_t j = 0; j < 8; j++)
-            s[j] ^= words[i + j];
-    sink = s[0] ^ s[1] ^ s[2] ^ s[3] ^ s[4] ^ s[5] ^ s[6] ^ s[7];
-}
-#endif
-
-static void read_part(void *context, int part, int n_parts)
-{
-    size_t share = READ_BYTES / (size_t)n_parts;
-    read_wide((const uint8_t *)context + share * (size_t)part, share);
-}
-
-const kc_peak *kc_measure_peak(void)
-{
-    static kc_peak peak;
-    static int measured;
-    if (measured++)
-        return &peak;
-    uint8_t *memory = mmap(NULL, READ_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
-        return &peak;
-    memset(memory, 0x11, READ_BYTES);
-#if defined(__x86_64__)
-    if (!__builtin_cpu_supports("avx2"))
-        return &peak;
-    int widen = 1, plain = 0;
-    const double products = 4e6 * 8 * 32; /* multiply-adds, each two operations */
-    peak.madd_ops = 2 * products / kc_time(madd_registers, &widen, 1, 5);
-    peak.maddubs_ops = 2 * products / kc_time(madd_registers, &plain, 1, 5);
-#endif
-    peak.read_1 = READ_BYTES / kc_time(read_part, memory, 1, 5);
-    peak.read_2 = READ_BYTES / kc_time(read_part, memory, 2, 5);
-    munmap(memory, READ_BYTES);
-    return &peak;
-}
-
-void kc_bench_line(const kc_kernel *kernel, const char *what, double seconds, double bytes, double peak_bytes,
-                   double ops, double peak_ops)
-{
-    printf("  %-16s %-40s %12.0f ns %7.2f GB/s", kernel->isa_name, what, seconds * 1e9, bytes / seconds * 1e-9);
-    if (peak_bytes > 0)
-        printf(" (%3.0f %% of read peak)", 100 * bytes / seconds / peak_bytes);
-    if (ops > 0)
-        printf(" %8.1f Gop/s", ops / seconds * 1e-9);
-    if (ops > 0 && peak_ops > 0)
-        printf(" (%3.0f %% of register peak)", 100 * ops / seconds / peak_ops);
-    printf("\n");
-    fflush(stdout);
-}
-
 /* ---- main ------------------------------------------------------------------------------------------------------- */
 
 /* What every thread that computes sets: flush to zero, denormals are zero. */
@@ -413,13 +275,6 @@ int main(int argc, char **argv)
     }
     set_flush_to_zero();
     printf("kerncheck: seed %" PRIu64 ", best instruction set %s\n", seed, trit_isa_name(trit_isa_best()));
-    if (bench) {
-        const kc_peak *peak = kc_measure_peak();
-        printf("peaks of this run: read %.2f GB/s with 1 thread, %.2f with 2; registers %.1f Gop/s "
-               "vpmaddubsw+vpmaddwd+vpaddd, "
-               "%.1f vpmaddubsw+vpaddw\n",
-               peak->read_1 * 1e-9, peak->read_2 * 1e-9, peak->madd_ops * 1e-9, peak->maddubs_ops * 1e-9);
-    }
     unsigned n_matched = 0;
     for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
         kc_kernel *kernel = &kernels[i];

@@ -53,20 +53,26 @@ void kc_expect(const kc_kernel *kernel, int holds, const char *what, ...);
 int kc_same_floats(const float *a, const float *b, size_t n, size_t *first);
 int kc_same_bytes(const void *a, const void *b, size_t bytes);
 
-/* ---- bench ---- */
+/* ---- bench: kernbench.c ---- */
 
-typedef struct kc_peak {
-    double read_1, read_2; /* bytes per second, plain wide loads over 512 MB, 1 and 2 threads */
-    double madd_ops;       /* operations per second of the register loop vpmaddubsw + vpmaddwd + vpaddd; 0: none */
-    double maddubs_ops;    /* of vpmaddubsw + vpaddw alone */
-} kc_peak;
+/* One round of what is timed: part `part` of `n_parts`, on a thread each. */
+typedef void kc_work(void *context, int part, int n_parts);
 
-const kc_peak *kc_measure_peak(void);
-double kc_now(void); /* seconds, monotonic */
-/* Call work(context, part, n_threads) on n_threads threads, `repeats` times; the best seconds of one round. */
-double kc_time(void (*work)(void *context, int part, int n_parts), void *context, int n_threads, int repeats);
-void kc_bench_line(const kc_kernel *kernel, const char *what, double seconds, double bytes, double peak_bytes,
-                   double ops, double peak_ops);
+typedef struct kc_load {
+    kc_work *work;
+    void *context;
+    int n_threads;   /* 1..8 */
+    double calls;    /* calls of the kernel in a round */
+    double bytes;    /* per call */
+    int from_memory; /* the bytes are read from memory: compare with the read bandwidth */
+    double ops; /* int8 operations per call, a multiply-add being two: compare with the register loop; 0: neither */
+} kc_load;
+
+/*
+ * Time rounds and print medians, rates and their share of the machine's limits. A round and the limits are measured in turn, because
+ * others use the machine too: the share is the median of the shares of each turn.
+ */
+void kc_bench(const kc_kernel *kernel, const char *what, const kc_load *load);
 
 /* ---- the checks, one per op; bench != 0 times instead ---- */
 

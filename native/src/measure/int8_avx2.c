@@ -17,10 +17,10 @@ uint64_t trit_int8_loop__avx2(uint64_t rounds, int32_t *sink)
         for (int j = 0; j < ACCUMULATORS; j++)
             narrow[j] = _mm256_setzero_si256();
         for (int i = 0; i < DEPTH; i++) {
-            __asm__ volatile("" : "+x"(codes), "+x"(x)); /* the products may not be reused */
             for (int j = 0; j < ACCUMULATORS; j++) {
-                __asm__ volatile("" : "+x"(x));
                 narrow[j] = _mm256_add_epi16(narrow[j], _mm256_maddubs_epi16(codes, x));
+                /* in this order and in registers, and the next product is another */
+                __asm__ volatile("" : "+x"(narrow[j]), "+x"(codes));
             }
         }
         for (int j = 0; j < ACCUMULATORS; j++)
