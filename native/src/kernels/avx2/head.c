@@ -7,16 +7,12 @@
  *
  * 22 vector operations per 128 bytes for one row: some 20 bytes per cycle, several times what memory gives.
  */
-#include <immintrin.h>
-#include <string.h>
-
 #include "ops.h"
+#include "tile.h"
 
-trit_head_fn trit_head_i16_3x16__avx2;
+trit_head_fn trit_head_i16_2x16__avx2;
 
-enum { BLOCK = 128, MR = 3, MAX_ROWS = 48, QUARTERS = 4 };
-
-#define FLATTEN static inline __attribute__((always_inline))
+enum { BLOCK = 128, MR = 2, MAX_ROWS = 48, QUARTERS = 4 };
 
 /* Both digits of four inputs of a group as int16. */
 typedef struct digits {
@@ -28,11 +24,6 @@ typedef int64_t row_sums[QUARTERS][4];
 
 /* What unpacking bytes within 128-bit lanes does to the order of rows. */
 static const uint8_t quarter_rows[QUARTERS][4] = {{0, 1, 4, 5}, {2, 3, 6, 7}, {8, 9, 12, 13}, {10, 11, 14, 15}};
-
-static __m256i load(const void *from)
-{
-    return _mm256_load_si256((const __m256i *)from);
-}
 
 static __m256i broadcast_digits(const int16_t *from)
 {
@@ -68,51 +59,73 @@ static inline __m256i add_neighbours(__m256i v)
     return _mm256_add_epi64(even, _mm256_srli_epi64(biased, 32));
 }
 
-/* rows hidden rows x `halves` halves of the panel from quarter 2 * first_half; rows and halves are constants where inlined. */
-FLATTEN void add_tile(const size_t rows, const size_t halves, const digits (*h)[BLOCK], const int8_t *hi,
-                      const int8_t *lo, size_t n_groups, size_t first_half, row_sums *sums)
+/* int32 sums of one hidden row for two quarters, by the digit of the hidden value. */
+typedef struct digit_sums {
+    __m256i hi0, hi1, lo0, lo1;
+} digit_sums;
+
+FLATTEN void add_group(digit_sums *s, __m256i e0, __m256i e1, const digits *h)
 {
-    const __m256i flip = _mm256_set1_epi8((char)0x80);
-    __m256i acc_hi[MR][QUARTERS], acc_lo[MR][QUARTERS];
-    for (size_t r = 0; r < rows; r++)
-        for (size_t i = 0; i < 2 * halves; i++)
-            acc_hi[r][i] = acc_lo[r][i] = _mm256_setzero_si256();
-    for (size_t g = 0; g < n_groups; g++)
-        for (size_t half = 0; half < halves; half++) {
-            __m256i high = load(hi + g * 64 + (first_half + half) * 32);
-            __m256i low = _mm256_xor_si256(load(lo + g * 64 + (first_half + half) * 32), flip);
-            __m256i e[2] = {_mm256_unpacklo_epi8(low, high), _mm256_unpackhi_epi8(low, high)};
-            for (size_t r = 0; r < rows; r++) {
-                __m256i h_hi = broadcast_digits(h[r][g].hi), h_lo = broadcast_digits(h[r][g].lo);
-                for (size_t i = 0; i < 2; i++) {
-                    acc_hi[r][2 * half + i] = _mm256_add_epi32(acc_hi[r][2 * half + i], _mm256_madd_epi16(e[i], h_hi));
-                    acc_lo[r][2 * half + i] = _mm256_add_epi32(acc_lo[r][2 * half + i], _mm256_madd_epi16(e[i], h_lo));
-                }
-            }
-        }
-    /* The biases come to 2^32 * 257 for each block. */
-    const __m256i bias = _mm256_set1_epi64x((int64_t)257 << 32);
-    for (size_t r = 0; r < rows; r++)
-        for (size_t i = 0; i < 2 * halves; i++) {
-            __m256i *sum = (__m256i *)(void *)sums[r][2 * first_half + i];
-            __m256i block =
-                _mm256_add_epi64(_mm256_slli_epi64(add_neighbours(acc_hi[r][i]), 8), add_neighbours(acc_lo[r][i]));
-            _mm256_storeu_si256(sum, _mm256_add_epi64(_mm256_loadu_si256(sum), _mm256_sub_epi64(block, bias)));
-        }
+    __m256i h_hi = broadcast_digits(h->hi), h_lo = broadcast_digits(h->lo);
+    add_words(&s->hi0, e0, h_hi);
+    add_words(&s->hi1, e1, h_hi);
+    add_words(&s->lo0, e0, h_lo);
+    add_words(&s->lo1, e1, h_lo);
 }
 
-static void add_rows(size_t rows, const digits (*h)[BLOCK], const int8_t *hi, const int8_t *lo, size_t n_groups,
-                     row_sums *sums)
+FLATTEN void flush_quarter(int64_t *sums, __m256i hi, __m256i lo)
 {
-    if (rows == 1) {
-        add_tile(1, 2, h, hi, lo, n_groups, 0, sums);
-        return;
+    const __m256i bias = _mm256_set1_epi64x((int64_t)257 << 32); /* of add_neighbours, 256 times and once */
+    __m256i block = _mm256_add_epi64(_mm256_slli_epi64(add_neighbours(hi), 8), add_neighbours(lo));
+    store(sums, _mm256_add_epi64(load(sums), _mm256_sub_epi64(block, bias)));
+}
+
+FLATTEN void flush_half(row_sums sums, size_t half, const digit_sums *s)
+{
+    flush_quarter(sums[2 * half], s->hi0, s->lo0);
+    flush_quarter(sums[2 * half + 1], s->hi1, s->lo1);
+}
+
+/* e + 128 of a half of the panel: eight rows x four inputs. */
+#define JOIN(at)                                                                                     \
+    __m256i high = load(hi + (at)), low = _mm256_xor_si256(load(lo + (at)), _mm256_set1_epi8(-128)); \
+    __m256i e0 = _mm256_unpacklo_epi8(low, high), e1 = _mm256_unpackhi_epi8(low, high)
+
+/* One hidden row: both halves at once, so that each plane is one stream. */
+APART void add_one(const digits *h, const int8_t *hi, const int8_t *lo, size_t n_groups, row_sums *sums)
+{
+    const __m256i zero = _mm256_setzero_si256();
+    digit_sums s0 = {zero, zero, zero, zero}, s1 = s0;
+    for (size_t g = 0; g < n_groups; g++) {
+        prefetch_ahead(hi + g * 64);
+        prefetch_ahead(lo + g * 64);
+        {
+            JOIN(g * 64);
+            add_group(&s0, e0, e1, &h[g]);
+        }
+        {
+            JOIN(g * 64 + 32);
+            add_group(&s1, e0, e1, &h[g]);
+        }
     }
-    for (size_t half = 0; half < 2; half++)
-        if (rows == 2)
-            add_tile(2, 1, h, hi, lo, n_groups, half, sums);
-        else
-            add_tile(MR, 1, h, hi, lo, n_groups, half, sums);
+    flush_half(sums[0], 0, &s0);
+    flush_half(sums[0], 1, &s1);
+}
+
+/* Two hidden rows, a half of the panel at a time. Three fill the registers and were slower for each (AMD EPYC, Zen 3). */
+APART void add_two(const digits (*h)[BLOCK], const int8_t *hi, const int8_t *lo, size_t n_groups, row_sums *sums)
+{
+    const __m256i zero = _mm256_setzero_si256();
+    for (size_t half = 0; half < 2; half++) {
+        digit_sums s0 = {zero, zero, zero, zero}, s1 = s0;
+        for (size_t g = 0; g < n_groups; g++) {
+            JOIN(g * 64 + half * 32);
+            add_group(&s0, e0, e1, &h[0][g]);
+            add_group(&s1, e0, e1, &h[1][g]);
+        }
+        flush_half(sums[0], half, &s0);
+        flush_half(sums[1], half, &s1);
+    }
 }
 
 /* 2^-shift by its exponent field. */
@@ -124,7 +137,7 @@ static float exp2_negated(int8_t shift)
     return power;
 }
 
-void trit_head_i16_3x16__avx2(const int8_t *restrict h_hi, const int8_t *restrict h_lo, size_t h_stride, size_t m,
+void trit_head_i16_2x16__avx2(const int8_t *restrict h_hi, const int8_t *restrict h_lo, size_t h_stride, size_t m,
                               const int8_t *restrict hi, const int8_t *restrict lo, size_t groups, size_t panel0,
                               size_t panel1, size_t vocab, const int8_t *restrict shift, const float *restrict h_scale,
                               float *restrict logits, size_t logits_stride)
@@ -147,7 +160,10 @@ void trit_head_i16_3x16__avx2(const int8_t *restrict h_hi, const int8_t *restric
                         size_t at = (row0 + r + i) * h_stride + g0 * TRIT_GROUP;
                         split_digits(h_hi + at, h_lo + at, n_groups, h[i]);
                     }
-                    add_rows(rows, (const digits(*)[BLOCK])h, hi + first, lo + first, n_groups, sums + r);
+                    if (rows == 1)
+                        add_one(h[0], hi + first, lo + first, n_groups, sums + r);
+                    else
+                        add_two((const digits(*)[BLOCK])h, hi + first, lo + first, n_groups, sums + r);
                 }
             }
             for (size_t r = 0; r < n_rows; r++)

@@ -9,19 +9,33 @@
 #ifndef TRIT_AVX2_PANEL_H
 #define TRIT_AVX2_PANEL_H
 
-#include <immintrin.h>
-#include <string.h>
-
 #include "ops.h"
+#include "tile.h"
 
 enum { EVEN_FIELD_GROUPS = 64, ODD_FIELD_GROUPS = 16 };
 
-/* Four int8 inputs of a group, eight times. */
-static inline __m256i broadcast_inputs(const int8_t *x)
+/* int16 sums of the four fields of a half. */
+typedef struct half_sums {
+    __m256i f0, f1, f2, f3;
+} half_sums;
+
+/* The four fields of a half times the inputs of up to two rows; rows is a constant where inlined. */
+FLATTEN void add_half(const size_t rows, const uint8_t *w, __m256i x0, half_sums *s0, __m256i x1, half_sums *s1)
 {
-    int32_t four;
-    memcpy(&four, x, sizeof four);
-    return _mm256_set1_epi32(four);
+    const __m256i low = _mm256_set1_epi8(0x03), high = _mm256_set1_epi8(0x0c);
+    __m256i v = load(w), u = _mm256_srli_epi16(v, 4);
+#define FIELD(name, codes)                    \
+    do {                                      \
+        __m256i codes_ = codes;               \
+        add_bytes(&s0->name, codes_, x0);     \
+        if (rows > 1)                         \
+            add_bytes(&s1->name, codes_, x1); \
+    } while (0)
+    FIELD(f0, _mm256_and_si256(v, low));
+    FIELD(f1, _mm256_and_si256(v, high));
+    FIELD(f2, _mm256_and_si256(u, low));
+    FIELD(f3, _mm256_and_si256(u, high));
+#undef FIELD
 }
 
 /* Eight int32 sums of pairs of int16. */
@@ -30,17 +44,32 @@ static inline __m256i widen(__m256i pairs)
     return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 
-/* acc: exact sums of codes 0, 1, 2 times x. y points at output n of the row. */
-static inline void store_outputs(float *y, size_t n, size_t n_outputs, __m256i acc, int32_t x_sum, float row_scale)
+/* Add the exact sums of a half to the row's 64; start != 0 begins them. */
+static inline void flush_half(int32_t *sums, size_t half, const half_sums *s, int start)
 {
-    __m256 values =
-        _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(acc, _mm256_set1_epi32(x_sum))), _mm256_set1_ps(row_scale));
-    if (n + 8 <= n_outputs) {
-        _mm256_storeu_ps(y, values);
-    } else if (n < n_outputs) {
-        float last[8];
-        _mm256_storeu_ps(last, values);
-        memcpy(y, last, (n_outputs - n) * sizeof *y);
+    const __m256i wide[4] = {widen(s->f0), _mm256_srai_epi32(widen(s->f1), 2), widen(s->f2),
+                             _mm256_srai_epi32(widen(s->f3), 2)};
+    for (size_t field = 0; field < 4; field++) {
+        int32_t *at = sums + 16 * field + 8 * half;
+        store(at, start ? wide[field] : _mm256_add_epi32(load(at), wide[field]));
+    }
+}
+
+/* sums: of the codes 0, 1, 2 times x, for the panel's 64 outputs. y points at the row. */
+static inline void store_panel(float *y, size_t panel, size_t n_outputs, const int32_t *sums, int32_t x_sum,
+                               float row_scale)
+{
+    for (size_t i = 0; i < TRIT_PANEL; i += 8) {
+        size_t n = panel * TRIT_PANEL + i;
+        __m256i acc = _mm256_sub_epi32(load(sums + i), _mm256_set1_epi32(x_sum));
+        __m256 values = _mm256_mul_ps(_mm256_cvtepi32_ps(acc), _mm256_set1_ps(row_scale));
+        if (n + 8 <= n_outputs) {
+            _mm256_storeu_ps(y + n, values);
+        } else if (n < n_outputs) {
+            float last[8];
+            _mm256_storeu_ps(last, values);
+            memcpy(y + n, last, (n_outputs - n) * sizeof *y);
+        }
     }
 }
 

@@ -1,45 +1,42 @@
 /*
- * Queries times keys of one chunk: vpmaddwd of a broadcast channel pair with 16 tokens. A tile of MR queries keeps its sums in registers
- * over all channels of a block.
+ * Queries times keys of one chunk: vpmaddwd of a broadcast channel pair with the 16 tokens of a block, up to six queries at once.
  */
-#include <immintrin.h>
-#include <string.h>
-
 #include "ops.h"
+#include "tile.h"
 
 trit_qk_fn trit_qk_i16_6x16__avx2;
 
-enum { MR = 6, VECTORS = 2 };
-
-#define FLATTEN static inline __attribute__((always_inline))
-
-static inline __m256i broadcast_pair(const int16_t *from)
-{
-    int32_t two;
-    memcpy(&two, from, sizeof two);
-    return _mm256_set1_epi32(two);
-}
-
-/* rows queries x 16 tokens; `rows` is a constant where inlined. */
+/* rows queries x 16 tokens; dots (rows, 64). */
 FLATTEN void dot_tile(const size_t rows, const int16_t *q, size_t q_stride, const int16_t *k, size_t head_dim,
                       int32_t *dots)
 {
-    __m256i acc[MR][VECTORS];
-    for (size_t r = 0; r < rows; r++)
-        acc[r][0] = acc[r][1] = _mm256_setzero_si256();
+    const __m256i zero = _mm256_setzero_si256();
+    tile_row r0 = {zero, zero}, r1 = r0, r2 = r0, r3 = r0, r4 = r0, r5 = r0;
     for (size_t j = 0; j < head_dim; j += 2) {
-        const int16_t *pair = k + j * TRIT_BLOCK_TOKENS;
-        __m256i k0 = _mm256_load_si256((const __m256i *)(const void *)pair);
-        __m256i k1 = _mm256_load_si256((const __m256i *)(const void *)(pair + 16));
-        for (size_t r = 0; r < rows; r++) {
-            __m256i channels = broadcast_pair(q + r * q_stride + j);
-            acc[r][0] = _mm256_add_epi32(acc[r][0], _mm256_madd_epi16(k0, channels));
-            acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_madd_epi16(k1, channels));
-        }
+        __m256i first = load(k + j * TRIT_BLOCK_TOKENS), second = load(k + j * TRIT_BLOCK_TOKENS + 16);
+#define ADD(i)                                              \
+    if (rows > i) {                                         \
+        __m256i channels = broadcast(q + i * q_stride + j); \
+        add_words(&r##i.first, first, channels);            \
+        add_words(&r##i.second, second, channels);          \
     }
-    for (size_t r = 0; r < rows; r++)
-        for (size_t i = 0; i < VECTORS; i++)
-            _mm256_storeu_si256((__m256i *)(void *)(dots + r * TRIT_CHUNK_TOKENS + 8 * i), acc[r][i]);
+        EACH_ROW(ADD)
+#undef ADD
+    }
+#define STORE(i)                                              \
+    if (rows > i) {                                           \
+        store(dots + i * TRIT_CHUNK_TOKENS, r##i.first);      \
+        store(dots + i * TRIT_CHUNK_TOKENS + 8, r##i.second); \
+    }
+    EACH_ROW(STORE)
+#undef STORE
+}
+
+APART void dot_rows(size_t rows, const int16_t *q, size_t q_stride, const int16_t *k, size_t head_dim, int32_t *dots)
+{
+#define TILE(n) dot_tile(n, q, q_stride, k, head_dim, dots)
+    SWITCH_ROWS(rows, TILE)
+#undef TILE
 }
 
 void trit_qk_i16_6x16__avx2(const int16_t *restrict q, size_t q_stride, size_t n_q,
@@ -47,16 +44,7 @@ void trit_qk_i16_6x16__avx2(const int16_t *restrict q, size_t q_stride, size_t n
                             int32_t *restrict dots)
 {
     for (size_t b = 0; b < n_blocks; b++)
-        for (size_t i = 0; i < n_q; i += MR) {
-            const int16_t *rows_q = q + i * q_stride;
-            int32_t *out = dots + i * TRIT_CHUNK_TOKENS + b * TRIT_BLOCK_TOKENS;
-            switch (n_q - i) {
-            case 1: dot_tile(1, rows_q, q_stride, k_blocks[b], head_dim, out); break;
-            case 2: dot_tile(2, rows_q, q_stride, k_blocks[b], head_dim, out); break;
-            case 3: dot_tile(3, rows_q, q_stride, k_blocks[b], head_dim, out); break;
-            case 4: dot_tile(4, rows_q, q_stride, k_blocks[b], head_dim, out); break;
-            case 5: dot_tile(5, rows_q, q_stride, k_blocks[b], head_dim, out); break;
-            default: dot_tile(MR, rows_q, q_stride, k_blocks[b], head_dim, out); break;
-            }
-        }
+        for (size_t i = 0; i < n_q; i += TILE_ROWS)
+            dot_rows(n_q - i, q + i * q_stride, q_stride, k_blocks[b], head_dim,
+                     dots + i * TRIT_CHUNK_TOKENS + b * TRIT_BLOCK_TOKENS);
 }
