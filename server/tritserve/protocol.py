@@ -127,10 +127,11 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 
 class StepStarted(msgspec.Struct, frozen=True, tag="step_started"):
-    """Sent before each step: who is in it. If the worker dies now, these are the suspects."""
+    """Sent before each step: who is in it, as (seq_id, index of the first token that is computed). If the worker dies now, these are the
+    suspects; one that got further than where it last died is not to blame."""
 
     step: int
-    seq_ids: list[int]
+    sequences: list[tuple[int, int]]
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
@@ -178,6 +179,7 @@ class StepStats(msgspec.Struct, frozen=True, array_like=True):
     num_waiting: int
     num_used_blocks: int
     num_evictions: int
+    num_preemptions: int = 0
 
 
 class StepDone(msgspec.Struct, frozen=True, tag="step_done", kw_only=True):

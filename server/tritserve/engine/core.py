@@ -17,7 +17,7 @@ from tritserve.engine.model_runner import NO_TOKEN, NONFINITE_TOKEN, Choice, Mod
 from tritserve.engine.sampling import SamplerInputs, find_fault, sampler_inputs
 from tritserve.engine.scheduler import Schedule, Scheduler, SchedulerLimits
 from tritserve.engine.sequence import Sequence, State
-from tritserve.protocol import EndEvent, PromptLogprobs, StepDone, StepStats, TokenEvent, TokenLogprob
+from tritserve.protocol import EndEvent, PromptLogprobs, StepDone, StepStarted, StepStats, TokenEvent, TokenLogprob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -98,10 +98,10 @@ class EngineCore:
             if seq_id in self._sequences:
                 self._end(self._sequences[seq_id], "cancelled")
 
-    def step(self, on_start: Callable[[int, list[int]], None] = lambda step, seq_ids: None) -> StepDone:
+    def step(self, on_start: Callable[[StepStarted], None] = lambda started: None) -> StepDone:
         """Run one model step if there is work, and report everything since the last one.
 
-        ``on_start`` hears the step's number and its sequences just before the native call. Raises what the runner raises; the
+        ``on_start`` hears the step's sequences just before the native call. Raises what the runner raises; the
         engine is then no longer usable.
         """
         started = time.perf_counter()
@@ -110,7 +110,7 @@ class EngineCore:
         results = _Results([], [])
         if schedule.rows:
             self._step += 1
-            on_start(self._step, [rows.sequence.seq_id for rows in schedule.rows])
+            on_start(StepStarted(self._step, [(r.sequence.seq_id, r.sequence.num_computed) for r in schedule.rows]))
             results = self._run(schedule)
         num_decode_rows = sum(1 for event in results.tokens if event.index > 0)
         ends, self._ends = self._ends, []
@@ -129,6 +129,7 @@ class EngineCore:
                 num_waiting=len(self._scheduler.waiting),
                 num_used_blocks=self.blocks.num_used,
                 num_evictions=self.blocks.num_evictions - num_evictions,
+                num_preemptions=schedule.num_preempted,
             ),
         )
 

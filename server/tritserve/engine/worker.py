@@ -29,7 +29,6 @@ from tritserve.protocol import (
     Pong,
     ProtocolError,
     Start,
-    StepStarted,
     Submit,
 )
 
@@ -135,7 +134,7 @@ class _Worker:
             for message in self._channel.receive(wait=not (self._core.has_work or self._core.has_news)):
                 self.handle(message)
             if self._core.has_work or self._core.has_news:
-                self._channel.send(self._core.step(self._announce))
+                self._channel.send(self._core.step(self._channel.send))
 
     def handle(self, message: object) -> None:
         """Apply one message; ends take effect before the next step is scheduled."""
@@ -148,9 +147,6 @@ class _Worker:
                 self._channel.send(Pong(nonce))
             case _:
                 raise ProtocolError(f"{type(message).__name__} is out of place")
-
-    def _announce(self, step: int, seq_ids: list[int]) -> None:
-        self._channel.send(StepStarted(step, seq_ids))
 
 
 if __name__ == "__main__":

@@ -38,9 +38,9 @@ class StepReader:
 
     def step_started(self, port: Port, message: StepStarted) -> None:
         """Remember who is in the step; note the time for those in their first one."""
-        port.in_step = frozenset(message.seq_ids)
+        port.in_step = dict(message.sequences)
         now = asyncio.get_running_loop().time()
-        for seq_id in message.seq_ids:
+        for seq_id in port.in_step:
             choice = self._live.get(seq_id)
             if choice is not None and choice.started_at is None:
                 choice.started_at = now
@@ -51,7 +51,7 @@ class StepReader:
 
     def step_done(self, port: Port, message: StepDone) -> None:
         """Deliver what a step produced."""
-        port.in_step = frozenset()
+        port.in_step = {}
         port.stats = message.stats
         self._throughput.add(message.stats)
         for seq_id, num_cached in message.cached:

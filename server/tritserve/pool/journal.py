@@ -1,10 +1,10 @@
 """What the front must know of a live choice to give it to another worker, and whom to blame when a worker dies.
 
 The journal holds the inputs and the tokens received; nothing of the worker's state is needed, because a token depends on
-nothing else. Blame: a death counts against a choice only if it was in the running step and no token of it has arrived since
-its previous death; a token shows that it got past what killed it, so the count starts again. After two such deaths it is a
-suspect, which runs alone; a third one while alone fails it. Neighbours of a poisonous request are in its step too, but
-produce a token as soon as they run alone.
+nothing else. Blame: a death counts against a choice only if it was in the running step and has got no further since its
+previous death: neither a token of it has arrived nor was a later chunk of its prompt being computed. Whoever got past what
+killed it starts again from nothing. After two such deaths it is a suspect, which runs alone; a third one while alone fails
+it. Neighbours of a poisonous request are in its step too, but get further as soon as they run alone.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Entry:
     tokens: list[int] = field(default_factory=list)
     num_scored: int = 0
     num_counted_deaths: int = 0
-    has_died: bool = False
+    died_at: int | None = None  # the farthest first token of a step that killed its worker
     has_token_since_death: bool = False
     is_alone: bool = False
 
@@ -50,16 +50,19 @@ class Entry:
         self.num_counted_deaths = 0
         self.is_alone = False  # the worker lets it join the others from here on, too
 
-    def record_death(self, *, in_step: bool) -> Verdict:
-        """The worker that held it died, while computing a step with it (``in_step``) or without."""
-        counts = in_step and not (self.has_died and self.has_token_since_death)
-        if in_step:
-            self.has_died = True
+    def record_death(self, position: int | None) -> Verdict:
+        """The worker that held it died, while computing a step with its tokens from ``position`` on, or (None) one without it."""
+        if position is not None:
+            is_first = self.died_at is None
+            got_further = self.has_token_since_death or position > (self.died_at or 0)
+            self.died_at = max(self.died_at or 0, position)
             self.has_token_since_death = False
-        if counts:
-            if self.is_alone:
-                return Verdict.FAIL
-            self.num_counted_deaths += 1
+            if is_first or not got_further:
+                if self.is_alone:
+                    return Verdict.FAIL
+                self.num_counted_deaths += 1
+            else:
+                self.num_counted_deaths = 0
         if self.num_counted_deaths >= DEATHS_BEFORE_SUSPECT:
             self.is_alone = True
         return Verdict.RESUME_ALONE if self.is_alone else Verdict.RESUME

@@ -25,7 +25,10 @@ class Timing:
 
 
 class RestartPolicy:
-    """Exponential back-off from the second death in a row without a finished step; past the cap, wait the minute out."""
+    """Exponential back-off from the second death in a row without a finished step; past the cap of such deaths, wait the minute out.
+
+    A life that finished a step brought its streams forward: resting instead would only make them wait.
+    """
 
     def __init__(self, timing: Timing) -> None:
         self._timing = timing
@@ -33,6 +36,7 @@ class RestartPolicy:
         self._num_in_row = 0
         self._num_failed_starts = 0
         self._was_up = False
+        self._was_useful = False
 
     def worker_up(self) -> None:
         """A start succeeded."""
@@ -41,11 +45,15 @@ class RestartPolicy:
 
     def step_done(self) -> None:
         """A worker got something done."""
-        self._num_in_row = 0
+        self._was_useful = True
 
     def worker_died(self, now: float, *, was_up: bool) -> None:
         """Count a death, before or after its hello."""
-        self._deaths.append(now)
+        if self._was_useful:
+            self._num_in_row = 0
+        else:
+            self._deaths.append(now)
+        self._was_useful = False
         self._num_in_row += 1
         self._num_failed_starts += 0 if was_up else 1
 
@@ -66,7 +74,7 @@ class RestartPolicy:
 
     @property
     def is_flapping(self) -> bool:
-        """Whether it died more often in the last minute than the cap allows (as of the last ``delay``)."""
+        """Whether it died uselessly more often in the last minute than the cap allows (as of the last ``delay``)."""
         return len(self._deaths) > self._timing.restarts_per_minute
 
 

@@ -190,12 +190,12 @@ class Router:
     def worker_down(self, index: int, reason: RestartReason) -> None:
         """A worker is dead: find who is to blame; the others wait for its successor."""
         port = self.ports[index]
-        in_step, port.in_step = port.in_step, frozenset()
+        in_step, port.in_step = port.in_step, {}
         port.send = None
         port.aborted.clear()
         for seq_id in sorted(port.live):
             choice = self.live.get(seq_id)
-            if choice is not None and choice.entry.record_death(in_step=seq_id in in_step) is Verdict.FAIL:
+            if choice is not None and choice.entry.record_death(in_step.get(seq_id)) is Verdict.FAIL:
                 self._poison.add(choice.entry.submit.prompt, asyncio.get_running_loop().time())
                 choice.generation.fail(
                     WorkerFailed("The model's worker failed three times while computing this request.")

@@ -28,12 +28,21 @@ def test_past_the_cap_it_waits_until_the_minute_is_over() -> None:
     policy = RestartPolicy(TIMING)
     policy.worker_up()
     for now in range(6):
-        policy.step_done()
         policy.worker_died(float(now), was_up=True)
     assert policy.delay(5.0) == pytest.approx(1.0 + 60.0 - 5.0)
     assert policy.is_flapping
     assert policy.delay(61.5) < 10.0
     assert not policy.is_flapping
+
+
+def test_lives_that_finished_a_step_are_never_made_to_rest() -> None:
+    policy = RestartPolicy(TIMING)
+    policy.worker_up()
+    for death in range(100):
+        policy.step_done()
+        policy.worker_died(0.01 * death, was_up=True)
+        assert policy.delay(0.01 * death) == 0.0
+        assert not policy.is_flapping
 
 
 def test_only_a_worker_that_never_came_up_is_hopeless() -> None:
