@@ -6,37 +6,29 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections import defaultdict
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from native_engine import KV_BYTES, engine, frozen_choice, poison_all, request_like, run
 from pool_harness import MACHINE, PATIENT, Recorder
 
-pytest.importorskip("tritserve.native._trit", reason="the native library is not built")
-
-from tritserve.engine.core import EngineCore
-from tritserve.engine.runner import NativeRunner
-from tritserve.engine.scheduler import SchedulerLimits
+from tritserve.engine.block_hash import blocks_for
 from tritserve.errors import ModelFileError
 from tritserve.model.shapes import SHAPES, write_random_model
 from tritserve.native.lib import isa_supported
 from tritserve.native.types import Isa
-from tritserve.pool.generation import ChoiceToken, GenerationRequest
 from tritserve.pool.launch import create_kv_memory
 from tritserve.pool.process_pool import ProcessPool
-from tritserve.protocol import PROTOCOL_VERSION, PromptLogprobs, SamplingParams, Start, Submit, TokenEvent
+from tritserve.protocol import PromptLogprobs, SamplingParams, StepDone, Submit
 from tritserve.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from tritserve.pool.generation import Generation
+    from native_engine import Stream
 
-KV_BYTES = 1024 * 1024
-Stream = list[tuple[int, float, tuple[tuple[int, float], ...], str | None]]
+    from tritserve.pool.generation import Generation
 
 
 @pytest.fixture(scope="module")
@@ -44,32 +36,6 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("model") / "tiny.trit"
     write_random_model(path, SHAPES["tiny"], seed=3, known_answer=True)
     return path
-
-
-@contextmanager
-def engine(
-    path: Path, *, isa: str = "auto", threads: int = 1, batch: int = 8, step_tokens: int = 64, kv_fd: int | None = None
-) -> Iterator[tuple[EngineCore, NativeRunner]]:
-    fd = create_kv_memory(KV_BYTES) if kv_fd is None else kv_fd
-    start = Start(
-        version=PROTOCOL_VERSION,
-        model_path=str(path),
-        isa=isa,
-        num_threads=threads,
-        kv_bytes=KV_BYTES,
-        max_model_len=0,
-        max_batch_size=batch,
-        max_step_tokens=step_tokens,
-    )
-    try:
-        with NativeRunner(start, fd) as runner:
-            core = EngineCore(runner, SchedulerLimits(batch, step_tokens), runner.info.max_positions)
-            core.adopt_blocks()
-            core.self_test()
-            yield core, runner
-    finally:
-        if kv_fd is None:
-            os.close(fd)
 
 
 def submit_of(seq_id: int, num_prompt: int, **fields: object) -> Submit:
@@ -95,25 +61,6 @@ def submit_of(seq_id: int, num_prompt: int, **fields: object) -> Submit:
     return msgspec.structs.replace(submit, **fields)
 
 
-def run(core: EngineCore, submits: list[Submit]) -> dict[int, Stream]:
-    """Run to the end; every token with its log-probabilities."""
-    streams: dict[int, Stream] = defaultdict(list)
-    for submit in submits:
-        core.submit(submit)
-    while core.has_work or core.has_news:
-        done = core.step()
-        core.blocks.check_integrity()
-        assert not done.ends
-        for event in done.tokens:
-            streams[event.seq_id].append(frozen(event))
-    assert core.blocks.num_used == 0
-    return streams
-
-
-def frozen(event: TokenEvent) -> tuple[int, float, tuple[tuple[int, float], ...], str | None]:
-    return event.token, event.logprob, tuple(event.top), event.finish
-
-
 LENGTHS = (3, 20, 70, 33, 100, 64, 15, 81)
 
 
@@ -135,8 +82,7 @@ def test_neighbours_chunks_threads_and_kernels_change_nothing(
     if not isa_supported(Isa[isa.upper()]):
         pytest.skip(f"this machine does not run {isa}")
     with engine(model_path, isa=isa, threads=threads, batch=batch, step_tokens=step_tokens) as (core, runner):
-        for block in range(runner.info.num_blocks):
-            runner._kv.poison(block)  # what is read without having been written would show
+        poison_all(runner)
         assert run(core, [submit_of(i, length) for i, length in enumerate(LENGTHS)]) == expected
 
 
@@ -146,6 +92,16 @@ def test_cached_prefix_changes_nothing(model_path: Path, expected: dict[int, Str
         assert run(core, submits) == expected
         assert core.blocks.num_cached > 0
         assert run(core, submits) == expected
+
+
+def test_preemption_changes_nothing(model_path: Path, expected: dict[int, Stream]) -> None:
+    steps: list[StepDone] = []
+    num_blocks = blocks_for(max(LENGTHS) + 24)
+    with engine(model_path, num_blocks=num_blocks) as (core, runner):
+        assert runner.info.num_blocks == num_blocks
+        poison_all(runner)
+        assert run(core, [submit_of(i, length) for i, length in enumerate(LENGTHS)], steps) == expected
+    assert sum(done.stats.num_preemptions for done in steps) > 0
 
 
 @pytest.mark.parametrize("num_forced", [1, 9, 20])
@@ -201,23 +157,10 @@ def test_self_test_refuses_a_file_whose_answer_differs(model_path: Path) -> None
 async def _collect(generation: Generation, pool: ProcessPool, kill_at: frozenset[int] = frozenset()) -> Stream:
     stream: Stream = []
     async for event in generation:
-        assert isinstance(event, ChoiceToken)
-        token = event.token
-        stream.append((token.token, token.logprob, tuple(token.top), event.finish))
+        stream.append(frozen_choice(event))
         if len(stream) in kill_at:
             os.kill(pool.worker_pids[0], signal.SIGKILL)
     return stream
-
-
-def request_like(submit: Submit) -> GenerationRequest:
-    return GenerationRequest(
-        request_id="native",
-        prompt=submit.prompt,
-        choices=[submit.sampling],
-        max_tokens=submit.max_tokens,
-        min_tokens=submit.min_tokens,
-        stop_token_ids=frozenset(submit.stop_token_ids),
-    )
 
 
 async def test_streams_survive_their_worker_on_the_real_model(model_path: Path, expected: dict[int, Stream]) -> None:

@@ -1,5 +1,5 @@
 """The embedded demo model and the recipe that trained it.
 
-Importing this package imports neither torch nor tokenizers; the modules that need them are
-``bpe``, ``network``, ``optimizer``, ``train``, ``export`` and ``evaluate`` (extra ``train``).
+Importing this package imports neither torch nor tokenizers. ``network``, ``optimizer``, ``train``, ``export`` and
+``evaluate`` need torch (extra ``train``); ``measure`` asks the server's own engine for the same figures.
 """
