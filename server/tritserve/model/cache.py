@@ -1,7 +1,8 @@
 """The cache of packed models: a checkpoint is converted once, however often and by however many processes it is asked for.
 
 A packed model is named by its content: ``<key>.trit``, key = SHA-256 over the source files' SHA-256 and the converter's version. Hashing
-1.2 GB takes about a second, so ``index/`` remembers per folder the files' sizes, times and inodes with their hashes.
+1.2 GB takes about a second, so ``index/`` remembers per folder the files' sizes, times and inodes with their hashes. What is remembered
+and there is found without numpy and the native library: they are imported when there is something to convert.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tritserve.errors import ModelFileError, SettingsError
-from tritserve.model.checkpoints.hf import open_hf
+from tritserve.model.checkpoints.hf_config import SMALL_NAMES
 from tritserve.model.header import CONVERTER_VERSION, SourceFile
-from tritserve.model.pack import pack
 from tritserve.model.packed_file import FORMAT_VERSION, open_packed
 from tritserve.model.source import FileStamp  # noqa: TC001 - msgspec reads the annotations
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tritserve.model.pack import Progress
     from tritserve.model.source import Source
 
+_INDEX_SUFFIX = ".safetensors.index.json"
 _SETTLED_NS = 2_000_000_000
 """A file changed less than this before it was hashed may change again within the clock's tick: its stamp proves nothing."""
 
@@ -53,19 +54,50 @@ def load_or_convert(path: Path, cache_dir: Path, *, progress: Progress | None = 
     if not path.is_dir():
         what = "GGUF files are not read yet; use the safetensors checkpoint" if path.suffix == ".gguf" else "no folder"
         raise ModelFileError(f"{path}: {what}, expected a checkpoint folder or a .trit file")
+    index = cache_dir / "index" / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest() + ".json")
+    stamps = _stamps(path)
+    files = _remembered(index, stamps)
+    if files is not None and _is_whole(target := cache_dir / (_key(files) + ".trit")):
+        return target
+    return _convert(path, cache_dir, index, stamps, files, progress)
+
+
+def _convert(
+    path: Path,
+    cache_dir: Path,
+    index: Path,
+    stamps: list[FileStamp],
+    files: list[SourceFile] | None,
+    progress: Progress | None,
+) -> Path:
+    from tritserve.model.checkpoints.hf import open_hf
+    from tritserve.model.pack import pack
+
     with open_hf(path) as source:
-        index = cache_dir / "index" / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest() + ".json")
-        stamps = source.stamps()
-        files = _remembered(index, stamps) or _hashed(source, index, stamps)
+        opened = source.stamps()
+        if files is None or not set(opened) <= set(stamps):  # a file may have been replaced since its stamp was taken
+            files = _hashed(source, index, stamps)
         target = cache_dir / (_key(files) + ".trit")
         if not _is_whole(target):
             with _lock(target):
                 if not _is_whole(target):  # another process may have been faster
                     pack(source, target, files=files, progress=progress)
-                    if source.stamps() != stamps:
+                    if source.stamps() != opened:
                         target.unlink(missing_ok=True)
                         raise ModelFileError(f"{path}: the checkpoint changed while it was converted; try again")
     return target
+
+
+def _stamps(folder: Path) -> list[FileStamp]:
+    """Return the stamps of every file in the folder that may decide the packed bytes: more than those that do, so no change is missed."""
+    try:
+        names = sorted(
+            name for name in os.listdir(folder) if name in SMALL_NAMES or name.endswith((".safetensors", _INDEX_SUFFIX))
+        )
+        found = [(name, os.stat(folder / name)) for name in names]
+    except OSError as error:
+        raise ModelFileError(f"{folder}: cannot be read: {error.strerror or error}") from error
+    return [FileStamp(name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in found]
 
 
 def _key(files: list[SourceFile]) -> str:
@@ -86,7 +118,7 @@ def _remembered(index: Path, stamps: list[FileStamp]) -> list[SourceFile] | None
         entry = msgspec.json.decode(index.read_bytes(), type=_IndexEntry)
     except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    newest = max(stamp.mtime_ns for stamp in stamps)
+    newest = max((stamp.mtime_ns for stamp in stamps), default=0)
     return entry.files if entry.stamps == stamps and newest + _SETTLED_NS < entry.hashed_at_ns else None
 
 
