@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from tritserve.api.serving import Server, server_config
+from tritserve.api.server import Server, server_config
 from tritserve.cli.listener import open_listener
 from tritserve.settings import Settings
 from tritserve.telemetry import Telemetry

@@ -12,27 +12,20 @@ import resource
 import signal
 from typing import TYPE_CHECKING
 
-import uvicorn
 import uvloop
 
-from tritserve.api.app import create_app
-from tritserve.api.edge import KEEP_ALIVE_SECONDS, edge_protocol
-from tritserve.errors import SettingsError, Unavailable
+from tritserve.errors import Unavailable
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
 
-    from starlette.types import ASGIApp
-
     from tritserve.api.front import Front
+    from tritserve.api.server import Server
     from tritserve.pool.generation import PoolStatus
-    from tritserve.settings import Settings
-    from tritserve.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_FLUSH_SECONDS = 5  # for answers that are complete here and not yet at the client
 _SPARE_DESCRIPTORS = 256
 _LOADING_POLL_SECONDS = 0.01
 _READY_POLL_SECONDS = 0.5
@@ -51,15 +44,16 @@ def run(front: Front, listener: socket.socket, *, on_ready: Callable[[PoolStatus
 
 async def serve(front: Front, listener: socket.socket, *, on_ready: Callable[[PoolStatus], None]) -> int:
     """Do what ``run`` says, in the running event loop."""
-    server = Server(server_config(create_app(front), front.settings, front.telemetry))
     stopping = asyncio.Event()
     await front.pool.start()
     try:
         async with asyncio.TaskGroup() as tasks:
-            serving = tasks.create_task(server.serve(sockets=[listener]))
-            watching = tasks.create_task(_watch(front, on_ready))
-            signalled = tasks.create_task(stopping.wait())
             with _signals(stopping, tasks, front):
+                # The workers load the model while the web framework is imported, in a thread beside the loop that talks to them.
+                server = await asyncio.to_thread(_make_server, front)
+                serving = tasks.create_task(server.serve(sockets=[listener]))
+                watching = tasks.create_task(_watch(front, on_ready))
+                signalled = tasks.create_task(stopping.wait())
                 await asyncio.wait((signalled, watching, serving), return_when=asyncio.FIRST_COMPLETED)
                 if stopping.is_set():
                     await front.pool.drain(front.settings.drain_timeout_seconds)
@@ -77,13 +71,11 @@ async def serve(front: Front, listener: socket.socket, *, on_ready: Callable[[Po
     return 0
 
 
-class Server(uvicorn.Server):
-    """uvicorn's server; signals are left to ``serve``."""
+def _make_server(front: Front) -> Server:
+    from tritserve.api.app import create_app
+    from tritserve.api.server import Server, server_config
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield
+    return Server(server_config(create_app(front), front.settings, front.telemetry))
 
 
 async def _watch(front: Front, on_ready: Callable[[PoolStatus], None]) -> None:
@@ -119,32 +111,6 @@ def _signals(stopping: asyncio.Event, tasks: asyncio.TaskGroup, front: Front) ->
     finally:
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
-
-
-def server_config(app: ASGIApp, settings: Settings, telemetry: Telemetry) -> uvicorn.Config:
-    """Return how uvicorn serves ``app`` behind the edge. Raises SettingsError if the TLS files are unusable."""
-    config = uvicorn.Config(
-        app,
-        http=edge_protocol(settings, telemetry),
-        ws="none",
-        loop="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_FLUSH_SECONDS,
-        ssl_certfile=settings.tls_certfile,
-        ssl_keyfile=settings.tls_keyfile,
-    )
-    try:
-        config.load()
-    except OSError as error:  # ssl.SSLError is one
-        raise SettingsError(
-            f"cannot use the TLS files {settings.tls_certfile} and {settings.tls_keyfile}: {error.strerror or error}"
-        ) from error
-    return config
 
 
 def _allow_descriptors(num_connections: int) -> None:

@@ -22,7 +22,7 @@ from tritserve.errors import ModelFileError, SettingsError
 from tritserve.model.checkpoints.hf_config import SMALL_NAMES
 from tritserve.model.header import CONVERTER_VERSION, SourceFile
 from tritserve.model.packed_file import FORMAT_VERSION, open_packed
-from tritserve.model.source import FileStamp  # noqa: TC001 - msgspec reads the annotations
+from tritserve.model.source import FileStamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
