@@ -15,13 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 from tritserve.energy import package_joules
+from tritserve.exposition import Encoder
 from tritserve.logs import with_fields
 from tritserve.machine import cpu_quota, cpu_throttled_seconds
 from tritserve.pool.observer import RestartReason, Stage
@@ -73,12 +73,15 @@ class Telemetry:
     ) -> None:
         """Make every metric, at 0. ``model`` is the served name, ``context`` the most tokens the model can see; ``root`` (the file system
         that knows the control group) and ``clock`` are for tests."""
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per counter and histogram that nobody reads
         self.registry = CollectorRegistry()
+        self._encoder = Encoder(self.registry)
         self._model = model
         self._queue_limit = queue_limit
         self._weights_sha256 = weights_sha256
         self._root = root
         self._version = version("tritserve")
+        self._quota = cpu_quota(root)  # what the threads were sized by; read once, as they are
         self._clock = clock
         self._step_ended: dict[int, float] = {}
         tokens = tuple(2**i for i in range(min(_MAX_BUCKETS, max(1, context - 1).bit_length() + 1)))
@@ -197,9 +200,8 @@ class Telemetry:
             yield gauge("build_info", "What runs.", 1, **build)
             served = {"weights_sha256": self._weights_sha256, "context": str(status.max_model_len)}
             yield gauge("model_info", "What is served.", 1, **served, kv_type="int16", batch_invariant="true")
-        quota = cpu_quota(self._root)
-        if quota is not None:
-            yield gauge("cpu_quota_cores", "Cores' worth of time that the control group may use.", quota)
+        if self._quota is not None:
+            yield gauge("cpu_quota_cores", "Cores' worth of time that the control group allowed at start.", self._quota)
         throttled = cpu_throttled_seconds(self._root)
         if throttled is not None:
             family = CounterMetricFamily(
@@ -234,8 +236,7 @@ class Telemetry:
     def render(self, status: PoolStatus, accept: str) -> tuple[bytes, str]:
         """Return the exposition and its content type, OpenMetrics if ``accept`` asks for it. Never waits for the engine."""
         self._snapshot.status = status
-        encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+        return self._encoder.encode(accept)
 
     # --- generation requests (``api.record.GenerationTelemetry``) -----------------------------------------------------
 

@@ -37,6 +37,7 @@ _UNLOGGED = PROBES | {"/metrics"}
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:\d{0,5})?")
 _ALWAYS_ALLOWED = frozenset({"localhost", "host.docker.internal"})
+_CLIENT_LEFT = 499  # nobody hears it; the usual number in metrics and logs
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 
 
@@ -63,9 +64,13 @@ class RequestContext:
         state: dict[str, Any] = scope.setdefault("state", {})
         state.update(request_id=request_id, received_at=begun, key_name="")
         status = 0
+        client_left = False
 
         async def receive_and_note() -> Message:
+            nonlocal client_left
             message = await receive()
+            if message["type"] == "http.disconnect":
+                client_left = True
             if message["type"] == "http.request" and not message.get("more_body", False):
                 state["received_at"] = time.monotonic()
             return message
@@ -73,7 +78,8 @@ class RequestContext:
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                # An answer that nobody waits for any more is no error of ours, whatever it says.
+                status = _CLIENT_LEFT if client_left else message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 headers["openai-processing-ms"] = str(round((time.monotonic() - begun) * 1000))
@@ -83,7 +89,8 @@ class RequestContext:
         try:
             await self._app(scope, receive_and_note, send_with_headers)
         except ClientDisconnect:
-            logger.debug("the client left before its request was complete")
+            status = _CLIENT_LEFT
+            self._telemetry.on_http_answer(self._route(scope), method_label(scope["method"]), status)
         except Exception as error:
             if status:
                 raise  # the status is gone: the server below logs it and cuts the connection, so nobody takes it for whole

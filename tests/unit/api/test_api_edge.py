@@ -273,7 +273,7 @@ def test_slow_reader_holds_back_its_stream_and_is_cut_off_and_counted() -> None:
         )  # what the kernel's buffers take, not what the route could make
         stalls = edge.telemetry.registry.get_sample_value("tritserve_stream_stall_seconds_sum", {"model": "demo"})
         assert stalls is not None
-        assert stalls >= 0.3
+        assert stalls >= 0.25  # 0.3, less the grain of the loop's clock
 
 
 def test_reader_that_wakes_up_in_time_is_served_on() -> None:
