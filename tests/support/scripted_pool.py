@@ -34,6 +34,8 @@ class ScriptedGeneration:
         self.was_aborted = False
         self.stopped_choices: list[int] = []
         self.num_read = 0
+        self.over = asyncio.Event()
+        """Set when it was stopped."""
         self._steps = list(steps)
         self._open = set(range(len(request.choices)))
         self._changed = asyncio.Event()
@@ -94,6 +96,7 @@ class ScriptedGeneration:
         if self._open:
             self._open.clear()
             self.was_aborted = True
+            self.over.set()
             self._error = RequestAborted("The request was stopped.")
             self._changed.set()
 

@@ -67,12 +67,12 @@ def cases(fields: dict[str, tuple[float, float, bool]]) -> list[Any]:
 
 
 async def status_of(path: str, json: str) -> tuple[int, float, Any]:
-    """Send JSON text; return status, seconds and the error."""
+    """Send JSON text; return status, CPU seconds and the error."""
     pool = ScriptedPool(max_model_len=64)
     async with http_client(byte_front(pool)) as client:
-        begun = time.perf_counter()
+        begun = time.thread_time()
         response = await client.post(path, content=json, headers={"content-type": "application/json"})
-        seconds = time.perf_counter() - begun
+        seconds = time.thread_time() - begun
     if response.status_code != 200:
         assert not pool.requests
     return response.status_code, seconds, response.json().get("error")
@@ -87,7 +87,7 @@ async def test_chat_field_is_refused_exactly_out_of_range(name: str, literal: st
     if not good:
         assert error["param"] in (name, None)
         assert literal in NEVER[:4] or error["param"] == name
-        assert seconds < 0.25  # 50 ms on an idle machine
+        assert seconds < 0.05
 
 
 @pytest.mark.parametrize(("name", "literal", "good"), cases(TEXT))
