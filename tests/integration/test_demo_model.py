@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 from native_engine import engine, frozen_choice, poison_all, request_like, run
-from pool_harness import MACHINE, PATIENT, Recorder
+from pool_harness import MACHINE, PATIENT, Killer, Recorder
 from tokenizers import Tokenizer
 
 from tritserve.demo.chat import CHAT_TEMPLATE, Message, render
@@ -216,6 +216,33 @@ def test_same_bits_on_every_instruction_set_and_number_of_threads(
         pytest.skip(f"this machine does not run {isa}")
     with engine(demo, isa=isa, threads=threads, kv_bytes=KV_BYTES) as (core, _):
         assert run(core, targets(tokenizer)) == alone
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+async def test_a_hundred_kills_of_the_worker_change_no_bit(demo: Path, tokenizer: Tokenizer) -> None:
+    submits = [
+        Submit(seq_id=i, group=i, prompt=submit.prompt, sampling=submit.sampling, max_tokens=300)
+        for i, submit in enumerate([*targets(tokenizer), *others(tokenizer)][:8])
+    ]
+    with engine(demo, threads=2, kv_bytes=KV_BYTES, step_tokens=256) as (core, _):
+        undisturbed = run(core, submits)
+    recorder = Recorder()
+    settings = Settings(kv_cache_bytes=KV_BYTES, workers=1, threads=2, max_step_tokens=64, max_batch_size=6)
+    pool = ProcessPool(settings, demo, recorder, machine=MACHINE)
+    await pool.start()
+    try:
+        await recorder.until(lambda: pool.status.ready)
+        killer = Killer(pool, 100)
+        generations = [await pool.submit(request_like(submit)) for submit in submits]
+
+        async def read(generation: Generation) -> Stream:
+            return [frozen_choice(event) async for event in killer.watch(generation)]
+
+        assert dict(enumerate(await asyncio.gather(*map(read, generations)))) == undisturbed
+        assert recorder.restarts == ["crash"] * 100
+    finally:
+        await pool.drain(0.0)
 
 
 async def _read(generation: Generation, pool: ProcessPool, kill_at: frozenset[int]) -> Stream:

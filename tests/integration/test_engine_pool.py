@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 from fake_runner import CRASH, FAULT, HANG, model_completion
-from pool_harness import PATIENT, Answer, assert_as_alone, read_all, request_of, running_pool
+from pool_harness import PATIENT, Answer, Killer, assert_as_alone, read_all, request_of, running_pool
 
 from tritserve.errors import (
     ContextTooLong,
@@ -82,27 +81,11 @@ async def _read_killing(generation: Generation, pool: ProcessPool, kill_after: s
     return answer
 
 
-class Killer:
-    """Kills a new worker whenever a random number of tokens has arrived from it, until it has killed enough."""
-
-    def __init__(self, pool: ProcessPool, num_kills: int) -> None:
-        self._pool = pool
-        self._rng = random.Random(num_kills)
-        self._victim = 0
-        self._tokens_left = 5
-        self.num_left = num_kills
-
-    async def read(self, generation: Generation) -> Answer:
-        answer = Answer()
-        async for event in generation:
-            answer.take(event)
-            self._tokens_left -= 1
-            pid = self._pool.worker_pids[0]
-            if self.num_left and self._tokens_left <= 0 and pid != self._victim:
-                self._victim, self.num_left = pid, self.num_left - 1
-                self._tokens_left = self._rng.randint(1, 20)
-                os.kill(pid, signal.SIGKILL)
-        return answer
+async def _read_watched(generation: Generation, killer: Killer) -> Answer:
+    answer = Answer()
+    async for event in killer.watch(generation):
+        answer.take(event)
+    return answer
 
 
 async def _kill_storm(folder: Path, num_kills: int) -> None:
@@ -110,7 +93,7 @@ async def _kill_storm(folder: Path, num_kills: int) -> None:
     async with running_pool(folder, max_batch_size=6) as (pool, recorder):
         killer = Killer(pool, num_kills)
         generations = [await pool.submit(request) for request in requests]
-        answers = await asyncio.gather(*[killer.read(generation) for generation in generations])
+        answers = await asyncio.gather(*[_read_watched(generation, killer) for generation in generations])
         for request, answer in zip(requests, answers, strict=True):
             assert_as_alone(answer, request)
         assert killer.num_left == 0
@@ -253,6 +236,17 @@ async def test_what_the_model_cannot_take_is_refused(tmp_path: Path) -> None:
             await pool.submit(request_of([1000]))
         with pytest.raises(InvalidRequest):
             await pool.submit(request_of([]))
+
+
+async def test_a_reader_that_does_not_read_holds_up_nobody_and_no_memory(tmp_path: Path) -> None:
+    async with running_pool(tmp_path) as (pool, recorder):
+        unread = await pool.submit(request_of(prompt_of(200), 1, max_tokens=50, prompt_logprobs=0))
+        for i in range(3):
+            request = request_of(prompt_of(20, i), i, max_tokens=60)
+            assert_as_alone(await read_all(await pool.submit(request)), request)
+        await recorder.until(lambda: pool.status.kv_used_bytes == 0)  # the unread one ended long ago, too
+        assert len(unread._events) <= 50 + 200
+        assert_as_alone(await read_all(unread), request_of(prompt_of(200), 1, max_tokens=50))
 
 
 async def test_drain_finishes_what_runs_and_refuses_what_comes(tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import random
+import signal
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,7 +25,7 @@ from tritserve.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tritserve.pool.generation import Generation
+    from tritserve.pool.generation import Generation, GenerationEvent
     from tritserve.protocol import Hello, StepStats
 
 FAKE_WORKER = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
@@ -116,6 +119,28 @@ class Answer:
             case PromptScores(start, entries):
                 assert start == len(self.scores) + 1
                 self.scores += [entry.token for entry in entries]
+
+
+class Killer:
+    """Kills a new worker whenever a random number of tokens has arrived from it, until it has killed enough."""
+
+    def __init__(self, pool: ProcessPool, num_kills: int) -> None:
+        self._pool = pool
+        self._rng = random.Random(num_kills)
+        self._victim = 0
+        self._tokens_left = 5
+        self.num_left = num_kills
+
+    async def watch(self, generation: Generation) -> AsyncIterator[GenerationEvent]:
+        """Pass a stream's events on, and kill between them."""
+        async for event in generation:
+            yield event
+            self._tokens_left -= 1
+            pid = self._pool.worker_pids[0]
+            if self.num_left and self._tokens_left <= 0 and pid != self._victim:
+                self._victim, self.num_left = pid, self.num_left - 1
+                self._tokens_left = self._rng.randint(1, 20)
+                os.kill(pid, signal.SIGKILL)
 
 
 async def read_all(generation: Generation) -> Answer:

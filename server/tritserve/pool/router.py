@@ -176,6 +176,9 @@ class Router:
         port.hello, port.send, port.is_lost = hello, send, False
         for seq_id in sorted(port.live):
             send(self.live[seq_id].entry.resubmit())
+        for lost in self.ports:
+            if lost.is_lost:
+                self._reassign(lost, [port])
         self._observer.on_ready(index, hello)
         if port.live and port.death is not None:
             self._observer.on_resumed(len(port.live), port.death)
@@ -204,10 +207,14 @@ class Router:
         self._observer.on_restart(reason)
 
     def worker_lost(self, index: int) -> None:
-        """A worker will not be back soon: its choices go to others, or wait if there are none."""
+        """A worker will not be back soon: its choices go to others, or wait for the first that comes up."""
         self.ports[index].is_lost = True
         others = [port for port in self.ports if port.is_usable]
-        for seq_id in sorted(self.ports[index].live) if others else ():
+        if others:
+            self._reassign(self.ports[index], others)
+
+    def _reassign(self, lost: Port, others: list[Port]) -> None:
+        for seq_id in sorted(lost.live):
             choice = self.live[seq_id]
             self._unassign(choice)
             self._assign(choice, self._affinity.choose(choice.entry.submit.prompt, others))
