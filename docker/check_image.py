@@ -8,6 +8,7 @@ Prints one line per check and a JSON summary; exits 1 if any failed. Needs the `
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -86,7 +87,7 @@ def build(base: str, ca_bundle: str | None) -> None:
 def container(*options: str, command: tuple[str, ...] = ()) -> Iterator[str]:
     """Run the image in the background; yield the container's id; remove it at the end."""
     identifier = sh(
-        *("podman", "--runtime", "runc", "run", "--detach", "--pull=never", "--no-healthcheck"),
+        *("podman", "--runtime", "runc", "run", "--detach", "--pull=never", "--health-interval=disable"),
         *("--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096", "-p", f"127.0.0.1:{PORT}:8000"),
         *options,
         TAG,
@@ -161,6 +162,7 @@ def hardened_checks(report: Report) -> None:
         report.check("follows the CPU limit", lambda: threads_follow(it))
         report.check("health check passes", lambda: sh("podman", "healthcheck", "run", it))
         report.check("has no compiler, no pip, no setuid", lambda: nothing_extra(it))
+        report.check("refuses a body past the limit", refuses_large_bodies)
         report.check("stops with 0 within the drain limit", lambda: stops(it))
 
 
@@ -195,13 +197,41 @@ def nothing_extra(identifier: str) -> None:
     must(found == "", found)
 
 
+def refuses_large_bodies() -> None:
+    """A body past the limit must be refused before it is read."""
+    request = urllib.request.Request(
+        f"{URL}/v1/completions", data=b" " * 8_000_000, headers={"Content-Type": "application/json"}
+    )
+    try:
+        urllib.request.urlopen(request, timeout=10).close()
+    except urllib.error.HTTPError as error:
+        must(error.code == 413, f"status {error.code}")
+    except urllib.error.URLError as error:  # the server closes while we still send
+        must(isinstance(error.reason, (BrokenPipeError, ConnectionResetError)), str(error))
+    else:
+        raise RuntimeError("it was accepted")
+
+
 def stops(identifier: str) -> str:
-    """`podman stop` must end with exit status 0, without being killed."""
+    """`podman stop` must let a running stream finish and end with exit status 0, without being killed."""
+    from openai import OpenAI
+
+    client = OpenAI(base_url=f"{URL}/v1", api_key="none", max_retries=0)
+    stream = client.completions.create(
+        model="demo", prompt="Once", max_tokens=900, n=4, seed=1, stream=True, extra_body={"ignore_eos": True}
+    )
+    chunks = iter(stream)
+    next(chunks)
     start = time.monotonic()
-    sh("podman", "stop", "--time", "40", identifier)
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        stopped = threads.submit(sh, "podman", "stop", "--time", "40", identifier)
+        finished = [choice.finish_reason for chunk in chunks for choice in chunk.choices if choice.finish_reason]
+        stopped.result()
+    seconds = time.monotonic() - start
+    must(finished == ["length"] * 4, f"the stream's choices ended with {finished}")
     code = sh("podman", "inspect", "--format", "{{.State.ExitCode}}", identifier)
     must(code == "0", f"exit status {code}")
-    return f"after {time.monotonic() - start:.1f} s"
+    return f"after {seconds:.1f} s, a running stream finished"
 
 
 def any_uid() -> str:
