@@ -11,8 +11,10 @@ from pydantic import SecretStr
 from tritserve.errors import SettingsError
 from tritserve.settings import (
     Settings,
+    hub_cache_dir,
     load_settings,
     print_settings,
+    readable_cache_dir,
     require_key_beyond_loopback,
     worker_environment,
     writable_cache_dir,
@@ -181,6 +183,51 @@ def test_unwritable_cache_folder_is_named_with_uid_and_fix(tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match=rf"file as uid {os.getuid()}.*--cache-dir or TRITSERVE_CACHE_DIR"):
         writable_cache_dir(Settings(cache_dir=tmp_path / "file"))
+
+
+def test_configured_cache_folder_that_can_only_be_read_still_serves(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)  # root may write anywhere
+    with pytest.raises(SettingsError, match="Permission denied"):
+        writable_cache_dir(Settings(cache_dir=tmp_path))
+    assert readable_cache_dir(Settings(cache_dir=tmp_path)) == tmp_path
+    with pytest.raises(SettingsError, match="Permission denied"):
+        readable_cache_dir(Settings(cache_dir=tmp_path / "absent"))
+
+
+def test_machine_without_any_writable_folder_is_told_which_setting_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", refuse)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    with pytest.raises(SettingsError, match=rf"uid {os.getuid()}.*--cache-dir or TRITSERVE_CACHE_DIR"):
+        writable_cache_dir(Settings())
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"HOME": "/home/x"}, "/home/x/.cache/huggingface/hub"),
+        ({"HOME": "/home/x", "XDG_CACHE_HOME": "/c"}, "/c/huggingface/hub"),
+        ({"HOME": "/home/x", "HF_HOME": "/hf"}, "/hf/hub"),
+        ({"HOME": "/home/x", "HF_HOME": "/hf", "HF_HUB_CACHE": "~/hub"}, "/home/x/hub"),
+        ({}, None),
+    ],
+)
+def test_hub_cache_is_where_its_library_keeps_it(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str | None
+) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert hub_cache_dir() == (None if expected is None else Path(expected))
 
 
 def test_settings_module_alone_reads_the_environment() -> None:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tritserve.errors import SettingsError
-from tritserve.machine import Machine, NumaNode, cpu_quota, parse_cpu_list, read_machine, threads_per_worker
+from tritserve.machine import (
+    Machine,
+    NumaNode,
+    cpu_quota,
+    explain_threads,
+    largest_cache_bytes,
+    parse_cpu_list,
+    read_machine,
+    threads_per_worker,
+)
 from tritserve.pool.sizing import plan_kv_bytes, plan_workers
 from tritserve.settings import Settings
 
@@ -145,3 +154,36 @@ def test_one_worker_per_node_pinned_to_it(tmp_path: Path) -> None:
     machine = Machine((NumaNode((0, 1), 2), NumaNode((2, 3), 2)), None, None, 16 * GIB)
     starts = plan_workers(Settings(), machine, tmp_path / "m.trit", 1000)
     assert [(start.cpus, start.num_threads) for start in starts] == [([0, 1], 2), ([2, 3], 2)]
+
+
+@pytest.mark.parametrize(
+    ("machine", "workers", "wanted", "why"),
+    [
+        (Machine((NumaNode((0, 1), 2),), None, None, 0), 1, 0, "2 physical cores"),
+        (Machine((NumaNode((0,), 1),), None, None, 0), 1, 0, "1 physical core"),
+        (Machine((NumaNode((0, 1), 2),), None, None, 0), 1, 3, "as set"),
+        (Machine((NumaNode((0, 1, 2, 3), 2),), 8.0, None, 0), 1, 0, "2 physical cores behind 4 allowed processors"),
+        (
+            Machine((NumaNode((0, 1), 2),), 1.5, None, 0),
+            1,
+            0,
+            "the control group's quota of 1.5 of 2 physical cores",
+        ),
+        (
+            Machine((NumaNode((0, 1), 2), NumaNode((2, 3), 2)), None, None, 0),
+            2,
+            0,
+            "4 physical cores, shared by 2 workers",
+        ),
+    ],
+)
+def test_number_of_threads_is_explained(machine: Machine, workers: int, wanted: int, why: str) -> None:
+    assert explain_threads(machine, workers, wanted) == why
+
+
+def test_largest_cache_is_read_or_unknown(tmp_path: Path) -> None:
+    assert largest_cache_bytes(tmp_path) == 0
+    sizes = {
+        f"sys/devices/system/cpu/cpu0/cache/index{i}/size": text for i, text in enumerate(("32K", "1024K", "32768K"))
+    }
+    assert largest_cache_bytes(tree(tmp_path, sizes)) == 32 * 1024**2
