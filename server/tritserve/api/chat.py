@@ -14,7 +14,7 @@ from tritserve.api.generate import Run
 from tritserve.api.identity import new_identity
 from tritserve.api.messages import template_messages
 from tritserve.api.meter import Meter
-from tritserve.api.parameters import CHAT_UNSUPPORTED, ignored_headers, sort_out
+from tritserve.api.parameters import CHAT_UNSUPPORTED, ignored_headers, sort_out_body
 from tritserve.api.prompts import chat_prompt
 from tritserve.api.respond import StreamResponse, metered, whole_response
 from tritserve.api.schemas.chat import ChatBody
@@ -35,7 +35,7 @@ async def create_chat_completion(request: Request) -> Response:
     with metered(meter):
         body = await read_body(request, ChatBody, front.settings.max_json_depth)
         meter.stream = bool(body.stream)
-        ignored = sort_out(body.model_extra, CHAT_UNSUPPORTED, strict=front.settings.strict_parameters)
+        ignored = sort_out_body(body, CHAT_UNSUPPORTED, strict=front.settings.strict_parameters)
         identity = new_identity("chatcmpl", check_model(body, front.model), front.model.weights_sha256)
         options = _options(body, front)
         messages, ignored_in_messages = template_messages(body, front.settings)

@@ -188,7 +188,9 @@ def _echo(prompt: Prompt, tokenizer: Tokenizer) -> _Echo:
         pieces.append(piece)
         length += len(piece)
     text = "".join(pieces) + decoder.decode(b"", final=True)
-    if prompt.text is not None:  # equal but for what the tokenizer normalises
+    if prompt.text is not None:
+        # Equal but for what the tokenizer normalises, above all the space that sentencepiece puts in front.
+        added = len(text) - len(prompt.text) if text.endswith(prompt.text) else 0
         text = prompt.text
-        offsets = [min(offset, len(text)) for offset in offsets]
+        offsets = [min(max(offset - added, 0), len(text)) for offset in offsets]
     return _Echo(text, offsets)

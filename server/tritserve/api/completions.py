@@ -13,7 +13,7 @@ from tritserve.api.convert import check_model, convert_options, convert_prompts,
 from tritserve.api.generate import Run
 from tritserve.api.identity import new_identity
 from tritserve.api.meter import Meter
-from tritserve.api.parameters import COMPLETION_UNSUPPORTED, ignored_headers, sort_out
+from tritserve.api.parameters import COMPLETION_UNSUPPORTED, ignored_headers, sort_out_body
 from tritserve.api.prompts import text_prompts
 from tritserve.api.respond import StreamResponse, metered, whole_response
 from tritserve.api.schemas.completions import CompletionBody
@@ -37,7 +37,7 @@ async def create_completion(request: Request) -> Response:
     with metered(meter):
         body = await read_body(request, CompletionBody, front.settings.max_json_depth)
         meter.stream = bool(body.stream)
-        ignored = sort_out(body.model_extra, COMPLETION_UNSUPPORTED, strict=front.settings.strict_parameters)
+        ignored = sort_out_body(body, COMPLETION_UNSUPPORTED, strict=front.settings.strict_parameters)
         identity = new_identity("cmpl", check_model(body, front.model), front.model.weights_sha256)
         options = _options(body, front)
         prompts = await text_prompts(front, body)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tritserve.api.parameters import MESSAGE_UNSUPPORTED, sort_out
+from tritserve.api.parameters import MESSAGE_UNSUPPORTED, PART_IGNORABLE, sort_out
 from tritserve.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -25,12 +25,21 @@ def template_messages(body: ChatBody, settings: Settings) -> tuple[list[dict[str
     ignored: list[str] = []
     for index, message in enumerate(body.messages):
         where = f"messages[{index}]"
-        sort_out_names = sort_out(
-            message.model_extra, MESSAGE_UNSUPPORTED, strict=settings.strict_parameters, prefix=f"{where}."
-        )
-        ignored += [name.replace(where, "messages", 1) for name in sort_out_names]
+        ignored += _sort_out(message, where, strict=settings.strict_parameters)
         messages.append(_template_message(message, where))
     return messages, ignored
+
+
+def _sort_out(message: Message, where: str, *, strict: bool) -> list[str]:
+    """Return the ignored names of a message and its parts, without their positions: a header names each once."""
+    found = sort_out(message.model_extra, MESSAGE_UNSUPPORTED, frozenset(), strict=strict, prefix=f"{where}.")
+    ignored = [name.replace(where, "messages", 1) for name in found]
+    for number, part in enumerate(message.content or []):
+        if part.type == "text":
+            place = f"{where}.content[{number}]"
+            found = sort_out(part.model_extra, {}, PART_IGNORABLE, strict=strict, prefix=f"{place}.")
+            ignored += [name.replace(place, "messages.content", 1) for name in found]
+    return ignored
 
 
 def _template_message(message: Message, where: str) -> dict[str, Any]:

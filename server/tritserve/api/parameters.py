@@ -15,6 +15,8 @@ from tritserve.errors import InvalidRequest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tritserve.api.schemas.common import GenerationBody
+
 HEADER = "x-tritserve-ignored"
 _MAX_NAMES = 16
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -88,10 +90,27 @@ MESSAGE_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "tool_call_id": (),
     "tool_calls": ([],),
 }
+PART_IGNORABLE = frozenset({"cache_control", "prompt_cache_breakpoint"})
+_STREAM_IGNORABLE = frozenset({"include_obfuscation"})
+_STREAM_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {"continuous_usage_stats": (False,)}
+
+
+def sort_out_body(body: GenerationBody, unsupported: Mapping[str, Sequence[object]], *, strict: bool) -> list[str]:
+    """Return the names that are ignored of a body and its ``stream_options``. Raises InvalidRequest for the others."""
+    ignored = sort_out(body.model_extra, unsupported, IGNORABLE, strict=strict)
+    if body.stream_options is not None:
+        extra = body.stream_options.model_extra
+        ignored += sort_out(extra, _STREAM_UNSUPPORTED, _STREAM_IGNORABLE, strict=strict, prefix="stream_options.")
+    return ignored
 
 
 def sort_out(
-    extra: Mapping[str, object] | None, unsupported: Mapping[str, Sequence[object]], *, strict: bool, prefix: str = ""
+    extra: Mapping[str, object] | None,
+    unsupported: Mapping[str, Sequence[object]],
+    ignorable: frozenset[str],
+    *,
+    strict: bool,
+    prefix: str = "",
 ) -> list[str]:
     """Return the names of ``extra`` that are ignored, with ``prefix`` in front. Raises InvalidRequest for the others."""
     ignored = []
@@ -102,7 +121,7 @@ def sort_out(
         if name in unsupported:
             if not any(type(value) is type(neutral) and value == neutral for neutral in unsupported[name]):
                 raise InvalidRequest(f"{shown} is not supported.", param=shown, code="unsupported_parameter")
-        elif strict and (prefix or name not in IGNORABLE):
+        elif strict and name not in ignorable:
             raise InvalidRequest(f"{shown} is not a known parameter.", param=shown, code="unknown_parameter")
         else:
             ignored.append(prefix + name)

@@ -433,6 +433,28 @@ async def test_what_cannot_change_the_answer_and_what_nobody_knows_is_listed() -
     assert headers["x-tritserve-ignored"] == "messages.mood"
 
 
+async def test_names_inside_parts_and_stream_options_are_listed_too() -> None:
+    parts = [
+        {"type": "text", "text": "Hi", "cache_control": {}},
+        {"type": "text", "text": "Ho", "cache_control": {}, "x": 1},
+    ]
+    options = {"include_obfuscation": False, "include_usage": None, "y": 1}
+    async with http_client(byte_front(ScriptedPool())) as client:
+        body = {"messages": [{"role": "user", "content": parts}], "stream": True, "stream_options": options}
+        response = await client.post("/chat/completions", json=body)
+        assert response.status_code == 200
+        assert response.headers["x-tritserve-ignored"] == (
+            "stream_options.include_obfuscation, stream_options.y, messages.content.cache_control, messages.content.x"
+        )
+        body["stream_options"] = {"continuous_usage_stats": True}
+        refused = await client.post("/chat/completions", json=body)
+    assert refused.json()["error"]["param"] == "stream_options.continuous_usage_stats"
+    async with http_client(byte_front(ScriptedPool(), strict_parameters=True)) as client:
+        body["stream_options"] = {"include_obfuscation": False}
+        refused = await client.post("/chat/completions", json=body)
+    assert refused.json()["error"]["param"] == "messages[0].content[1].x"
+
+
 async def test_strict_mode_refuses_unknown_names_but_not_known_ones() -> None:
     status, found, _ = await post(ScriptedPool(), {"frobnicate": 1}, strict_parameters=True)
     assert (status, found["error"]["param"], found["error"]["code"]) == (400, "frobnicate", "unknown_parameter")
