@@ -6,7 +6,7 @@
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-slow pytest native-test check lint format sanitize check-arm bench image lock clean
+.PHONY: help serve test test-slow pytest native-test check lint format sanitize race check-arm bench image lock clean
 
 # A user without a home of their own (a container's numeric uid) still needs somewhere for pip's and the tools' caches.
 ifneq ($(shell test -n "$$HOME" && test -d "$$HOME" && test -w "$$HOME" && echo yes),yes)
@@ -94,12 +94,21 @@ sanitize: build/sanitize/.built ## the C tests under the address and undefined-b
 	@cd build/sanitize && ../../$(VENV)/bin/ctest --output-on-failure -j $(JOBS)
 
 build/sanitize/.built: $(VENV)/.created $(NATIVE_SOURCES) $(NATIVE_TESTS)
-	@$(call configure,build/sanitize,-DCMAKE_BUILD_TYPE=RelWithDebInfo -DTRIT_SANITIZE=ON)
+	@$(call configure,build/sanitize,-DCMAKE_BUILD_TYPE=RelWithDebInfo -DTRIT_SANITIZE=address)
 	@$(VENV)/bin/cmake --build build/sanitize -- --quiet
 	@touch $@
 
-check-arm: build/arm/.built ## cross-compile for aarch64 and run the C tests under qemu
-	@cd build/arm && ../../$(VENV)/bin/ctest --output-on-failure -j $(JOBS) --timeout 900
+race: build/race/.built ## the C tests that start threads under the thread sanitizer
+	@cd build/race && ../../$(VENV)/bin/ctest --output-on-failure -j $(JOBS) -R '^(forward|pool|api|batch|kv)_test$$'
+
+build/race/.built: $(VENV)/.created $(NATIVE_SOURCES) $(NATIVE_TESTS)
+	@$(call configure,build/race,-DCMAKE_BUILD_TYPE=RelWithDebInfo -DTRIT_SANITIZE=thread)
+	@$(VENV)/bin/cmake --build build/race -- --quiet
+	@touch $@
+
+check-arm: build/arm/.built ## cross-compile for aarch64, run the C tests under qemu and say which kernels ran
+	@cd build/arm && ../../$(VENV)/bin/ctest --output-on-failure -j $(JOBS)
+	@grep -E '^(kerncheck:|instruction set)|ok \(|not run:' build/arm/Testing/Temporary/LastTest.log
 
 build/arm/.built: $(VENV)/.created $(NATIVE_SOURCES) $(NATIVE_TESTS)
 	@command -v aarch64-linux-gnu-gcc > /dev/null && command -v qemu-aarch64 > /dev/null || { \

@@ -183,5 +183,6 @@ void check_head(const kc_kernel *kernel, int bench)
         compare(kernel, 1, 20, 32768, (enum fill)fill);
         compare(kernel, 3, 16, 32768, (enum fill)fill);
         compare(kernel, 1, 16, 40000, (enum fill)fill);
+        compare(kernel, 2, 16, 131072, (enum fill)fill); /* the widest a model may be */
     }
 }

@@ -189,6 +189,16 @@ static uint64_t truth_hash(void)
     return hash;
 }
 
+/* Under ThreadSanitizer only the best: the threads are the same whatever they compute, and the reference takes minutes there. */
+static int is_run(trit_isa isa)
+{
+#if defined(__SANITIZE_THREAD__)
+    return isa == trit_isa_best();
+#else
+    return trit_isa_supported(isa);
+#endif
+}
+
 /* golden: the truth is the same on every machine and with every compiler. A change of it is a new numeric class. */
 static void check_everything(const trit_arch *arch, int tied, uint64_t golden)
 {
@@ -199,7 +209,7 @@ static void check_everything(const trit_arch *arch, int tied, uint64_t golden)
     if (!CHECK(truth_hash() == golden))
         printf("    truth is 0x%016llx\n", (unsigned long long)truth_hash());
     for (int isa = TRIT_ISA_REF; isa <= TRIT_ISA_NEON; isa++) {
-        if (!trit_isa_supported((trit_isa)isa))
+        if (!is_run((trit_isa)isa))
             continue;
         for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++)
             check_pieces(&tiny, (trit_isa)isa, 1 + (int32_t)i % 3, pieces[i]);
@@ -220,7 +230,6 @@ int main(void)
     plain.head_dim = 32;
     check_everything(&plain, 0, 0x17f3835f9879c1f6u);
     for (int isa = TRIT_ISA_REF; isa <= TRIT_ISA_NEON; isa++)
-        if (!trit_isa_supported((trit_isa)isa))
-            printf("instruction set %s: not run\n", trit_isa_name((trit_isa)isa));
+        printf("instruction set %s: %s\n", trit_isa_name((trit_isa)isa), is_run((trit_isa)isa) ? "run" : "not run");
     return CHECK_SUMMARY;
 }
