@@ -39,8 +39,9 @@ def set_up_logging(settings: Settings) -> None:
 
 
 def with_fields(**fields: object) -> Mapping[str, object]:
-    """Return the ``extra`` of a log call that adds fields to its line; None and empty ones are left out."""
-    return {_FIELDS: {name: value for name, value in fields.items() if value is not None and value != ""}}
+    """Return the ``extra`` of a log call that adds fields to its line: None and empty ones are left out, numbers rounded to millionths."""
+    kept = ((name, value) for name, value in fields.items() if value is not None and value != "")
+    return {_FIELDS: {name: round(value, 6) if isinstance(value, float) else value for name, value in kept}}
 
 
 class JsonFormatter(logging.Formatter):

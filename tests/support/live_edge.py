@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 WAIT_SECONDS = 20.0
+BIG_BYTES = 32 * 1024 * 1024  # more than the kernel's buffers take
 
 
 class App:
@@ -44,6 +46,8 @@ class App:
                 while (await receive())["type"] != "http.disconnect":
                     pass
                 self.client_left.set()
+            case "/big":
+                await _answer(send, b"x" * BIG_BYTES)
             case "/early":
                 await _answer(send, b"early")
             case _:
@@ -85,8 +89,9 @@ async def _answer(send: Send, body: bytes) -> None:
 class Live:
     """A running server."""
 
-    def __init__(self, app: Any, telemetry: Telemetry, port: int) -> None:
+    def __init__(self, app: Any, server: Server, telemetry: Telemetry, port: int) -> None:
         self.app = app
+        self.server = server
         self.telemetry = telemetry
         self.port = port
 
@@ -104,6 +109,14 @@ class Live:
         with suppress(BrokenPipeError, ConnectionResetError):  # it has heard enough; its answer is there to be read
             sock.sendall(data)
         return answers(read_all(sock))
+
+    def until_connections(self, wanted: int) -> None:
+        """Wait until so many connections are open."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while len(self.server.server_state.connections) != wanted:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(self.server.server_state.connections)} connections are open")
+            self.ask(b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 
     def count(self, code: int) -> float:
         """How many answers with this status the metrics counted."""
@@ -156,7 +169,7 @@ def live(app: Any = None, **settings: Any) -> Iterator[Live]:
         thread = threading.Thread(target=lambda: uvloop.run(server.serve(sockets=[listener])))
         thread.start()
         try:
-            yield Live(app, telemetry, port)
+            yield Live(app, server, telemetry, port)
         finally:
             server.should_exit = True
             thread.join(WAIT_SECONDS)

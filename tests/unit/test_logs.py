@@ -48,12 +48,21 @@ def test_lines_are_json_away_from_a_terminal_with_request_and_fields(monkeypatch
     stream = written(monkeypatch, is_terminal=False)
     token = logs.request_id.set("req_1")
     try:
-        logging.getLogger("tritserve.x").info("two %s", "words", extra=logs.with_fields(tokens=3, none=None, empty=""))
+        logging.getLogger("tritserve.x").info(
+            "two %s", "words", extra=logs.with_fields(tokens=3, none=None, empty="", seconds=0.1 + 0.2)
+        )
     finally:
         logs.request_id.reset(token)
     line = json.loads(stream.getvalue())
     assert line.pop("time").endswith("+00:00")
-    assert line == {"level": "info", "logger": "tritserve.x", "event": "two words", "request_id": "req_1", "tokens": 3}
+    assert line == {
+        "level": "info",
+        "logger": "tritserve.x",
+        "event": "two words",
+        "request_id": "req_1",
+        "tokens": 3,
+        "seconds": 0.3,
+    }
 
 
 def test_lines_are_for_people_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

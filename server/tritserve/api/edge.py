@@ -5,9 +5,9 @@ rest of a request line. A connection here is in one of three states:
 
     idle  --first byte-->  head  --blank line-->  body  --last byte-->  idle
       |                      |                      |
-      keep-alive time        max_header_bytes,      max_body_bytes, body_idle_timeout_seconds,
-                             max_headers,           max_header_bytes of framing in a row
-                             header_timeout         (chunk extensions, trailers)
+      keep-alive time        max_header_bytes,      max_body_bytes, body_idle_timeout_seconds, in all
+                             max_headers,           request_timeout_seconds; max_header_bytes of framing
+                             header_timeout         in a row (chunk extensions, trailers)
 
 A connection that breaks a limit gets one answer in OpenAI's error shape and is closed: the rest of what it sends is read and thrown
 away for a moment, since closing with unread bytes would reset the connection and take the answer with it.
@@ -71,6 +71,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._state = "idle"
         self._head_bytes = 0  # of an unfinished head
         self._num_heads = 0
+        self._body_until = 0.0
         self._body_bytes = 0
         self._framing_bytes = 0
         self._is_deaf = False  # nothing that still arrives matters
@@ -110,6 +111,11 @@ class EdgeProtocol(HttpToolsProtocol):
             self._timer.cancel()
         self._timer = None if seconds is None else self.loop.call_later(seconds, then)
 
+    def _wait_for_body(self) -> None:
+        """A body may pause, but not trickle for ever."""
+        left = max(0.0, self._body_until - self.loop.time())
+        self._wait(min(self.settings.body_idle_timeout_seconds, left), self._on_slow_body)
+
     def _on_silence(self) -> None:
         """Nothing ever came."""
         self.transport.close()
@@ -125,8 +131,10 @@ class EdgeProtocol(HttpToolsProtocol):
         seconds = self.settings.body_idle_timeout_seconds
         if self.flow.read_paused:
             self._wait(seconds, self._on_slow_body)
-            return
-        self._refuse(plain_reply(408, f"Nothing of the request's body arrived for {seconds:g} seconds."))
+        elif self.loop.time() >= self._body_until:
+            self._refuse(plain_reply(408, "The request's body took longer than a whole request may."))
+        else:
+            self._refuse(plain_reply(408, f"Nothing of the request's body arrived for {seconds:g} seconds."))
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -138,7 +146,7 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._state == "idle" and self._head_bytes == 0:
             self._wait(self.settings.header_timeout_seconds, self._on_slow_head)
         elif self._state == "body":
-            self._wait(self.settings.body_idle_timeout_seconds, self._on_slow_body)
+            self._wait_for_body()
         view = memoryview(data)
         while view and not self._is_deaf:
             room = _PIECE_BYTES
@@ -200,7 +208,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self._state = "body"
         self._num_heads += 1
         self._head_bytes = self._body_bytes = self._framing_bytes = 0
-        self._wait(self.settings.body_idle_timeout_seconds, self._on_slow_body)
+        self._body_until = self.loop.time() + self.settings.request_timeout_seconds
+        self._wait_for_body()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

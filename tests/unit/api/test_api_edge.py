@@ -6,7 +6,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from live_edge import App, Live, error_code, live, read_all
+from live_edge import BIG_BYTES, App, Live, error_code, live, read_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -286,6 +286,22 @@ def test_reader_that_wakes_up_in_time_is_served_on() -> None:
     count = edge.telemetry.registry.get_sample_value("tritserve_stream_stall_seconds_count", {"model": "demo"})
     assert count is not None
     assert count >= 1
+
+
+@pytest.mark.parametrize("keep", [b"close", b"keep-alive"])
+def test_whole_answer_that_nobody_reads_is_cut_off_too(keep: bytes) -> None:
+    with live(slow_reader_timeout_seconds=0.3) as edge, edge.connect() as sock:
+        sock.sendall(b"GET /big HTTP/1.1\r\nHost: a\r\nConnection: " + keep + b"\r\n\r\n")
+        assert edge.app.began.wait(10)
+        edge.until_connections(0)
+        assert len(read_all(sock)) < BIG_BYTES
+
+
+def test_body_that_trickles_for_longer_than_a_request_may_take_is_408() -> None:
+    with live(body_idle_timeout_seconds=20, request_timeout_seconds=0.3) as edge, edge.connect() as sock:
+        sock.sendall(HEAD + b"Content-Length: 100\r\n\r\na")
+        found = edge.finish(sock, b"a")
+        assert [(status, error_code(body)) for status, body in found] == [(408, "request_timeout")]
 
 
 def test_connections_are_bounded_but_health_checks_still_get_in() -> None:
