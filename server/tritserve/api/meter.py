@@ -57,7 +57,8 @@ class Meter:
         self._endpoint: Endpoint = endpoint
         self._model = model
         self._clock = clock
-        self._received_at: float = getattr(state, "received_at", clock())
+        self._state = state
+        self._made_at = clock()
         self._first_at: list[float | None] = []
         self._last_at: list[float] = []
         self._num_tokens: list[int] = []
@@ -72,6 +73,12 @@ class Meter:
     def num_generated_tokens(self) -> int:
         """Tokens of all choices so far."""
         return sum(self._num_tokens)
+
+    @property
+    def _received_at(self) -> float:
+        """When the body was complete; it is still on its way when the route, and with it the meter, begins."""
+        received_at: float = getattr(self._state, "received_at", self._made_at)
+        return received_at
 
     def expect(self, num_choices: int) -> None:
         """Say how many choices the request has, before the first token."""

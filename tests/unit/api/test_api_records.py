@@ -141,3 +141,15 @@ async def test_no_record_holds_text_of_the_request(caplog: pytest.LogCaptureFixt
     shown = repr(front.records) + "".join(repr(record.__dict__) for record in caplog.records if record.name != "httpx")
     assert "xyzzy" not in shown
     assert "plugh" not in shown
+
+
+def test_clock_starts_when_the_body_is_complete_not_when_its_head_arrives() -> None:
+    front = byte_front(ScriptedPool())
+    request = Request({"type": "http", "state": {"request_id": "r1", "key_name": "", "received_at": 90.0}})
+    meter = Meter(front.telemetry, "chat", "tiny", request, lambda: 100.0)
+    request.state.received_at = 98.0  # as the last piece of the body does
+    meter.expect(1)
+    meter.token(0)
+    meter.close()
+    assert front.memory.first_tokens == [("chat", 2.0)]
+    assert front.records[0].duration_seconds == 2.0
