@@ -49,6 +49,7 @@ class Case:
     tied: bool = True
     theta: float = 10_000.0
     dead_channels: bool = False
+    shard_bytes: str = "1GB"
     lengths: tuple[int, ...] = (70, 23)
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -60,6 +61,12 @@ CASES = (
     Case("llama-packed-d100", "llama", "packed", 108, 172, 2, (12, 4, 100), 203, "bitlinear", tied=False),
     Case("llama-packed-d64", "llama", "packed", 140, 232, 2, (20, 5, 64), 251, "bitlinear", theta=1_000_042.0),
     Case("llama-masters-d256", "llama", "masters", 96, 140, 1, (3, 1, 256), 97, dtype=torch.float16, tied=False),
+    Case(
+        "bitnet-shards-d68",
+        *("bitnet", "masters", 136, 140, 1, (2, 2, 68), 157),
+        dtype=torch.float32,
+        shard_bytes="200KB",
+    ),
 )
 
 
@@ -110,7 +117,7 @@ def save_checkpoint(case: Case, folder: Path) -> None:
                 parameter.normal_(0.0, 0.5)
             else:
                 parameter.normal_(0.0, parameter.shape[1] ** -0.5)
-    model.to(case.dtype).save_pretrained(folder)
+    model.to(case.dtype).save_pretrained(folder, max_shard_size=case.shard_bytes)
     (folder / "generation_config.json").unlink(missing_ok=True)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["quantization_config"] = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -111,8 +112,29 @@ def relative_errors(got: NDArray[np.float32], expected: NDArray[np.float32]) -> 
     return np.linalg.norm(wide[0] - wide[1], axis=1) / np.linalg.norm(wide[1], axis=1)
 
 
-def test_every_family_and_storage_form_is_covered() -> None:
-    assert len(CASES) == 6
+def test_every_family_shape_and_storage_form_is_covered(packed_paths: dict[str, Path]) -> None:
+    configs = {case: json.loads((GOLDEN / case / "config.json").read_text()) for case in CASES}
+    packed = {
+        case for case, config in configs.items() if config["quantization_config"]["quantization_mode"] == "offline"
+    }
+    masters = {config["dtype"] for case, config in configs.items() if case not in packed}
+    assert masters == {"bfloat16", "float16", "float32"}
+    assert {configs[case]["quantization_config"]["linear_class"] for case in packed} == {"autobitlinear", "bitlinear"}
+    assert {bool(list((GOLDEN / case).glob("*.index.json"))) for case in CASES} == {True, False}
+
+    architectures = []
+    for case in CASES:
+        with open_packed(packed_paths[case]) as model:
+            architectures.append(model.header.architecture)
+            tied = all(tensor.kind is not TensorKind.HEAD for tensor in model.header.tensors)
+            assert tied == configs[case]["tie_word_embeddings"]
+    assert {config["tie_word_embeddings"] for config in configs.values()} == {True, False}
+    assert {a.sub_norms for a in architectures} == {True, False}
+    assert {a.head_dim for a in architectures} >= {64, 96, 100, 128, 256}
+    assert {(a.n_heads, a.n_kv_heads) for a in architectures} >= {(20, 5), (12, 4)}
+    assert any(a.hidden % 64 for a in architectures)
+    assert all(a.intermediate % 64 for a in architectures)
+    assert all(a.vocab % 16 for a in architectures)
 
 
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name.lower())

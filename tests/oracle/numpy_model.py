@@ -64,20 +64,20 @@ class NumpyModel:
         for layer in self.layers:
             x = x + self._attention(layer, rms_norm(x, layer.input_layernorm, self.norm_eps))
             x = x + self._ffn(layer, rms_norm(x, layer.post_attention_layernorm, self.norm_eps))
-        return rms_norm(x, self.norm, self.norm_eps) @ self.head.T.astype(np.float64)
+        return self._head(rms_norm(x, self.norm, self.norm_eps))
+
+    def _head(self, h: FloatArray) -> FloatArray:
+        return h @ self.head.T.astype(np.float64)
+
+    def _attend(self, q: FloatArray, k: FloatArray, v: FloatArray) -> FloatArray:
+        return attention(q, k, v)
 
     def _attention(self, layer: Layer, h: FloatArray) -> FloatArray:
         n = h.shape[0]
         q = rotate(bit_linear(layer.q, h).reshape(n, self.n_heads, self.head_dim), self.rope_theta)
         k = rotate(bit_linear(layer.k, h).reshape(n, self.n_kv_heads, self.head_dim), self.rope_theta)
         v = bit_linear(layer.v, h).reshape(n, self.n_kv_heads, self.head_dim)
-        out = np.empty_like(q)
-        future = np.triu(np.ones((n, n), dtype=bool), 1)
-        for head in range(self.n_heads):
-            kv_head = head // (self.n_heads // self.n_kv_heads)
-            scores = q[:, head] @ k[:, kv_head].T / np.sqrt(self.head_dim)
-            out[:, head] = softmax(np.where(future, -np.inf, scores)) @ v[:, kv_head]
-        a = out.reshape(n, -1)
+        a = self._attend(q, k, v).reshape(n, -1)
         if layer.attn_sub_norm is not None:
             a = rms_norm(a, layer.attn_sub_norm, self.norm_eps)
         return bit_linear(layer.o, a)
@@ -89,6 +89,18 @@ class NumpyModel:
         if layer.ffn_sub_norm is not None:
             m = rms_norm(m, layer.ffn_sub_norm, self.norm_eps)
         return bit_linear(layer.down, m)
+
+
+def attention(q: FloatArray, k: FloatArray, v: FloatArray) -> FloatArray:
+    """Causal grouped-query attention: (tokens, heads, head_dim) and twice (tokens, kv heads, head_dim) to (tokens, heads, head_dim)."""
+    n, n_heads, head_dim = q.shape
+    out = np.empty_like(q)
+    future = np.triu(np.ones((n, n), dtype=bool), 1)
+    for head in range(n_heads):
+        kv_head = head // (n_heads // k.shape[1])
+        scores = q[:, head] @ k[:, kv_head].T / np.sqrt(head_dim)
+        out[:, head] = softmax(np.where(future, -np.inf, scores)) @ v[:, kv_head]
+    return out
 
 
 def rms_norm(x: FloatArray, weight: NDArray[np.float32], eps: float) -> FloatArray:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from number_formats import IntegerModel
 from tiny_model import KINDS, SMALL, all_logits, make_tiny_model
 
 from tritserve.native.lib import isa_supported
@@ -50,12 +51,15 @@ def _row_errors(got: NDArray[np.floating], expected: NDArray[np.floating]) -> ND
     return np.sqrt(((got - expected) ** 2).mean(axis=1)) / expected.std()
 
 
-def test_rows_without_a_rounding_flip_agree_closely() -> None:
-    tiny = make_tiny_model(replace(SMALL, n_layers=1))
-    ids = np.random.default_rng(1).integers(0, SMALL.vocab, 150).tolist()
-    with tiny.session() as (session, _):
-        got = all_logits(session, ids, range(10), SMALL.vocab)
-    assert np.sort(_row_errors(got, tiny.numpy.logits(ids)))[8] < 1e-4
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name.lower())
+@pytest.mark.parametrize("arch", SHAPES.values(), ids=SHAPES.keys())
+def test_rows_without_a_rounding_flip_agree_with_the_documented_formats_to_float32(arch: Arch, isa: Isa) -> None:
+    tiny = make_tiny_model(arch)
+    ids = np.random.default_rng(1).integers(0, arch.vocab, 150).tolist()
+    with tiny.session(isa=isa) as (session, _):
+        got = all_logits(session, ids, range(10), arch.vocab)
+    # With the same integers in attention and head the last float bits seldom tip an int8 over: a third of the rows at least
+    assert np.quantile(_row_errors(got, IntegerModel.of(tiny.numpy).logits(ids)), 0.33) < 2e-7
 
 
 def test_untied_head_is_used() -> None:
