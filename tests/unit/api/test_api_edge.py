@@ -223,6 +223,17 @@ def test_pipelined_requests_are_answered_in_order(edge: Live) -> None:
     assert edge.ask(data + LAST) == [(200, b"1"), (200, b"2"), (200, b"3"), (200, b"0")]
 
 
+def test_requests_cut_anywhere_are_answered_alike(edge: Live) -> None:
+    data = (
+        HEAD + b"Content-Length: 2\r\n\r\naa" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n" + LAST
+    )
+    for cut in range(1, len(data)):
+        with edge.connect() as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.sendall(data[:cut])
+            assert edge.finish(sock, data[cut:]) == [(200, b"2"), (200, b"1"), (200, b"0")], cut
+
+
 def test_garbage_behind_a_request_in_progress_cannot_pose_as_its_answer() -> None:
     with live(**TIGHT) as edge:
         assert edge.ask(b"GET /hang HTTP/1.1\r\nHost: a\r\n\r\n\x00\x00") == []
