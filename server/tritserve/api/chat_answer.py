@@ -98,7 +98,7 @@ class ChatWriter:
         choices = [
             ChatChoice(
                 index=index,
-                message=ChatMessage("".join(choice.texts)),
+                message=ChatMessage(content="".join(choice.texts)),
                 logprobs=self._logprobs(choice.tokens),
                 finish_reason=choice.finish,
                 stop_reason=choice.stop_reason,

@@ -23,7 +23,7 @@ async def list_models(request: Request) -> Response:
     """List every name of the model."""
     front: Front = request.app.state.front
     cards = [_card(front, name) for name in front.model.names]
-    return _reply(ModelList(cards, first_id=cards[0].id, last_id=cards[-1].id))
+    return _reply(ModelList(data=cards, first_id=cards[0].id, last_id=cards[-1].id))
 
 
 @router.get("/v1/models/{name:path}")

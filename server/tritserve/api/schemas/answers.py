@@ -49,11 +49,11 @@ class ChatLogprobs(Struct):
     refusal: None = None
 
 
-class ChatMessage(Struct):
+class ChatMessage(Struct, kw_only=True):
     """The assistant's whole message."""
 
-    content: str
     role: str = "assistant"
+    content: str
     refusal: None = None
 
 
@@ -68,16 +68,16 @@ class ChatChoice(Struct):
     token_ids: list[int] | UnsetType = UNSET
 
 
-class ChatCompletion(Struct):
+class ChatCompletion(Struct, kw_only=True):
     """The whole answer of POST /v1/chat/completions."""
 
     id: str
+    object: str = "chat.completion"
     created: int
     model: str
     system_fingerprint: str
     choices: list[ChatChoice]
     usage: Usage
-    object: str = "chat.completion"
     prompt_token_ids: list[int] | UnsetType = UNSET
 
 
@@ -99,15 +99,15 @@ class ChatChunkChoice(Struct):
     token_ids: list[int] | UnsetType = UNSET
 
 
-class ChatChunk(Struct):
+class ChatChunk(Struct, kw_only=True):
     """One event of a streamed chat answer."""
 
     id: str
+    object: str = "chat.completion.chunk"
     created: int
     model: str
     system_fingerprint: str
     choices: list[ChatChunkChoice]
-    object: str = "chat.completion.chunk"
     usage: Usage | UnsetType | None = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
 
@@ -133,13 +133,13 @@ class TextChoice(Struct):
     prompt_token_ids: list[int] | UnsetType = UNSET
 
 
-class TextCompletion(Struct):
+class TextCompletion(Struct, kw_only=True):
     """The answer of POST /v1/completions, whole or one event of it."""
 
     id: str
+    object: str = "text_completion"
     created: int
     model: str
     system_fingerprint: str
     choices: list[TextChoice]
-    object: str = "text_completion"
     usage: Usage | UnsetType | None = UNSET

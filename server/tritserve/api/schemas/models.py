@@ -5,26 +5,26 @@ from __future__ import annotations
 from msgspec import Struct
 
 
-class ModelCard(Struct):
+class ModelCard(Struct, kw_only=True):
     """One name of the model. ``created`` in Unix seconds, ``created_at`` the same as RFC 3339."""
 
     id: str
+    object: str = "model"
     created: int
+    owned_by: str = "tritserve"
+    type: str = "model"
     display_name: str
     created_at: str
     root: str
-    max_model_len: int
-    object: str = "model"
-    owned_by: str = "tritserve"
     parent: None = None
-    type: str = "model"
+    max_model_len: int
 
 
-class ModelList(Struct):
+class ModelList(Struct, kw_only=True):
     """Every name."""
 
+    object: str = "list"
     data: list[ModelCard]
     first_id: str
     last_id: str
-    object: str = "list"
     has_more: bool = False
