@@ -1,0 +1,41 @@
+/* Queries times keys of one chunk: vpdpwssd of a broadcast channel pair with the 16 tokens of a block, up to six queries at once. */
+#include "zmm.h"
+
+trit_qk_fn trit_qk_i16_6x16__avx512vnni;
+
+/* rows queries x 16 tokens; dots (rows, 64). */
+FLATTEN void dot_tile(const size_t rows, const int16_t *q, size_t q_stride, const int16_t *k, size_t head_dim,
+                      int32_t *dots)
+{
+    __m512i r0 = _mm512_setzero_si512(), r1 = r0, r2 = r0, r3 = r0, r4 = r0, r5 = r0;
+    for (size_t j = 0; j < head_dim; j += 2) {
+        __m512i keys = _mm512_load_si512(k + j * TRIT_BLOCK_TOKENS);
+#define ADD(i)    \
+    if (rows > i) \
+        add_words(&r##i, keys, broadcast(q + i * q_stride + j));
+        EACH_ROW(ADD)
+#undef ADD
+    }
+#define STORE(i)  \
+    if (rows > i) \
+        _mm512_store_si512(dots + i * TRIT_CHUNK_TOKENS, r##i);
+    EACH_ROW(STORE)
+#undef STORE
+}
+
+APART void dot_rows(size_t rows, const int16_t *q, size_t q_stride, const int16_t *k, size_t head_dim, int32_t *dots)
+{
+#define TILE(n) dot_tile(n, q, q_stride, k, head_dim, dots)
+    SWITCH_ROWS(rows, TILE)
+#undef TILE
+}
+
+void trit_qk_i16_6x16__avx512vnni(const int16_t *restrict q, size_t q_stride, size_t n_q,
+                                  const int16_t *const *restrict k_blocks, size_t n_blocks, size_t head_dim,
+                                  int32_t *restrict dots)
+{
+    for (size_t b = 0; b < n_blocks; b++)
+        for (size_t i = 0; i < n_q; i += TILE_ROWS)
+            dot_rows(n_q - i, q + i * q_stride, q_stride, k_blocks[b], head_dim,
+                     dots + i * TRIT_CHUNK_TOKENS + b * TRIT_BLOCK_TOKENS);
+}
