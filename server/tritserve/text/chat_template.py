@@ -14,6 +14,7 @@ from jinja2.exceptions import SecurityError, TemplateError
 
 from tritserve.errors import InvalidRequest, ModelFileError
 from tritserve.text.template_budget import TemplateLimit, template_budget
+from tritserve.text.template_filters import to_text
 from tritserve.text.template_sandbox import TemplateSandbox
 from tritserve.text.trusted_text import TrustedText, marks, trusted
 
@@ -35,7 +36,7 @@ class _Refused(Exception):  # not a mistake
 
 
 def _raise_exception(message: object = "") -> NoReturn:
-    raise _Refused(str(message)[:_MAX_REFUSAL_CHARS])
+    raise _Refused(to_text(message)[:_MAX_REFUSAL_CHARS])
 
 
 def _strftime_now(pattern: str) -> str:

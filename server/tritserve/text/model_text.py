@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from typing import TYPE_CHECKING
 
 from tritserve.errors import InvalidRequest
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tritserve.text.trusted_text import TrustedText
+
+
+logger = logging.getLogger(__name__)
 
 
 class ModelText:

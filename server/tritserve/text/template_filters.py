@@ -4,14 +4,16 @@ a small argument can ask for a huge result."""
 from __future__ import annotations
 
 import functools
+import html
 import json
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, pass_environment
-from jinja2.filters import FILTERS, do_indent, do_int, do_list, do_round, make_attrgetter
+from jinja2.filters import FILTERS, do_indent, do_int, do_round, make_attrgetter
 from jinja2.tests import TESTS
 
-from tritserve.text.template_budget import MAX_CHARS, TemplateLimit, check_size, spend, spend_deep
+from tritserve.text.template_budget import MAX_CHARS, MAX_ITEMS, TemplateLimit, check_size, spend, spend_deep
 from tritserve.text.trusted_text import TrustedText, concat, marks
 
 if TYPE_CHECKING:
@@ -24,17 +26,13 @@ _AS_IS = (
     "title", "trim", "truncate", "unique", "upper", "urlencode", "wordcount",
 )
 # fmt: on
-_DEEP = {
-    "dictsort",
-    "groupby",
-    "max",
-    "min",
-    "sort",
-    "truncate",
-    "unique",
-    "urlencode",
+# These compare, hash or print what they are given.
+# fmt: off
+_DEEP = frozenset({
+    "capitalize", "dictsort", "groupby", "lower", "max", "min", "sort", "title", "trim", "truncate", "unique", "upper", "urlencode",
     "wordcount",
-}  # these compare or print what they are given
+})
+# fmt: on
 _COMPARING = {"in", "eq", "equalto", "ne", "gt", "greaterthan", "ge", "lt", "lessthan", "le"}
 _MAX_INDENT = 64
 _MAX_PRECISION = 32
@@ -61,6 +59,7 @@ def replace(text: str, old: str, new: str, count: int = -1) -> str:
     times = text.count(old) if count < 0 else min(count, text.count(old))
     check_size(len(text) + times * max(0, len(new) - len(old)), MAX_CHARS, "characters")
     if isinstance(new, TrustedText) or isinstance(text, TrustedText):
+        check_size(times, MAX_ITEMS, "items")
         return TrustedText(text, marks(text)).replace(old, new, count)
     return text.replace(old, new, count)
 
@@ -87,6 +86,10 @@ def tojson(
         raise TemplateLimit("tojson: separators are too long")
     spend_deep(value)
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _escape(value: object) -> str:
+    return html.escape(str.__str__(to_text(value)))
 
 
 @pass_environment
@@ -129,7 +132,9 @@ def _sum(
 
 
 def _list(value: Iterable[object]) -> list[object]:
-    return list(value) if isinstance(value, TrustedText) else do_list(value)
+    items = list(islice(value, MAX_ITEMS + 1))
+    check_size(len(items), MAX_ITEMS, "items")
+    return items
 
 
 def _metered(function: Callable[..., Any], *, deep: bool = False) -> Callable[..., Any]:
@@ -148,6 +153,8 @@ def _metered(function: Callable[..., Any], *, deep: bool = False) -> Callable[..
 def bounded_filters(format_text: Callable[..., str]) -> dict[str, Callable[..., Any]]:
     """Return name -> filter; ``format_text`` is the operator ``%`` of the sandbox."""
     own: dict[str, Callable[..., Any]] = {
+        "e": _escape,
+        "escape": _escape,
         "format": lambda value, *args, **kwargs: format_text(to_text(value), kwargs or args),
         "indent": _indent,
         "int": _int,

@@ -46,6 +46,7 @@ _STR_METHODS = frozenset({
 _DICT_METHODS = frozenset({"get", "items", "keys", "values"})
 _LOOP_METHODS = frozenset({"cycle", "changed"})
 _CYCLER_METHODS = frozenset({"next", "reset"})
+_LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 _MAX_INT_BITS = 1024
 _MAX_EXPONENT = 64
 _WIDE_FIELD = re.compile(r"\d{4}|\*")
@@ -203,8 +204,8 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return _COMPARISONS[op](left, right)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """Subscribe an object; a tuple as key is paid for before it is hashed."""
-        if isinstance(argument, tuple):
+        """Subscribe an object; a container as key is paid for before it is hashed, or printed because it is no key."""
+        if isinstance(argument, (list, tuple, dict)):
             spend_deep(argument)
         return super().getitem(obj, argument)
 
@@ -230,9 +231,9 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return spend(super().call_binop(context, operator, left, right))
 
     def format_percent(self, text: str, values: Any) -> str:
-        """Return ``text % values`` for ``%s`` and ``%d`` and the like without wide fields; never trusted as a whole."""
-        if any(_WIDE_FIELD.search(field) for field in re.findall(r"%[^a-zA-Z%]*", text)):
-            raise TemplateLimit("it formats a field of more than 999 characters")
+        """Return ``text % values`` without wide fields; marks are kept only where every field is ``%s``."""
+        if any(field.startswith("%(") or _WIDE_FIELD.search(field) for field in re.findall(r"%[^a-zA-Z%]*", text)):
+            raise TemplateLimit("it formats a field of more than 999 characters, or one with a name")
         spend_deep(values)
         items = values if isinstance(values, tuple) else (values,)
         pieces = re.split(r"(%s)", str.__str__(text)) if not isinstance(values, dict) else []
@@ -266,10 +267,11 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         if isinstance(owner, str) and isinstance(__obj, (types.BuiltinMethodType, types.MethodType)):
             if name not in _STR_METHODS:
                 raise SecurityError(f"the string method {name[:40]} may not be called")
-            return spend(_call_str_method(owner, name, __obj, args, kwargs))
+            spend_deep(args)
+            return spend(_call_str_method(owner, name, __obj, args, _own_kwargs(kwargs)))
         if not __self._may_call(__obj, owner, name):
             raise SecurityError(f"a {type(__obj).__name__} may not be called")
-        if __obj is dict or name == "get":
+        if not isinstance(__obj, (Macro, LoopContext)):
             spend_deep(args)
         return spend(super().call(__context, __obj, *args, **kwargs))
 
@@ -296,6 +298,11 @@ def _check_repetition(value: Any, times: Any) -> None:
             check_size(len(value) * max(0, times), MAX_ITEMS, "items")
 
 
+def _own_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that the template gave, without those that compiled templates add for jinja2's context."""
+    return {name: value for name, value in kwargs.items() if name not in ("_loop_vars", "_block_vars")}
+
+
 def _call_str_method(
     owner: str, name: str, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
@@ -304,4 +311,16 @@ def _call_str_method(
         return template_filters.join(owner, list(args[0]))
     if name == "replace" and len(args) in (2, 3) and not kwargs:
         return template_filters.replace(owner, *args)
+    if name in ("split", "rsplit", "splitlines"):
+        check_size(_num_pieces(owner, name, *args, **kwargs), MAX_ITEMS, "items")
     return method(*args, **kwargs)
+
+
+def _num_pieces(text: str, name: str, sep: str | bool | None = None, maxsplit: int = -1, keepends: bool = False) -> int:
+    """Return at least how many pieces a split makes, without making more than one too many."""
+    plain = str.__str__(text)
+    if name == "splitlines":
+        return 1 + sum(plain.count(char) for char in _LINE_ENDS)
+    if isinstance(sep, str) and sep:
+        return 1 + plain.count(sep)
+    return len(plain.split(None, MAX_ITEMS))

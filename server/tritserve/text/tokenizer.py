@@ -199,7 +199,8 @@ class Tokenizer:
             piece = piece.rstrip(_WHITE_SPACE)
         if piece:
             backend = self._backend if start == 0 else self._later
-            ids += backend.encode(piece, add_special_tokens=False).ids
+            # without offsets half the time of encode(), and the interpreter is free meanwhile
+            ids += backend.encode_batch_fast([piece], add_special_tokens=False)[0].ids
 
     def token_bytes(self, token: int) -> bytes:
         """Return the bytes a token stands for, special tokens spelt out; nothing for an id without a token."""

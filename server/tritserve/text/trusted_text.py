@@ -131,8 +131,11 @@ class TrustedText(str):
         return concat(parts[1:])
 
     def replace(self, old: str, new: str, count: SupportsIndex = -1, /) -> TrustedText:
+        text = str.replace(self, old, new, count)
         if not old:
-            return TrustedText(str.replace(self, old, new, count))
+            return TrustedText(text)
+        if 0 not in self._marks and 0 not in marks(new):
+            return trusted(text)
         return TrustedText(new, marks(new)).join(self.split(old, count))
 
 
