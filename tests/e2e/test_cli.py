@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fake_hub import running_hub
 from openai import OpenAI
 
+from tritserve.model.random_checkpoint import write_random_checkpoint
+from tritserve.model.shapes import SHAPES
+
 COMMAND = [sys.executable, "-m", "tritserve"]
-START_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +45,23 @@ def run(cache: Path, *arguments: str, **variables: str) -> subprocess.CompletedP
 
 
 class Server:
-    """A running `tritserve serve --port 0`; ``banner`` is what it printed until it was ready."""
+    """A running `tritserve serve` on a free port; ``banner`` is what it printed until it was ready."""
 
-    def __init__(self, cache: Path, *arguments: str, interpreter: tuple[str, ...] = (), **variables: str) -> None:
+    def __init__(
+        self,
+        cache: Path,
+        *arguments: str,
+        interpreter: tuple[str, ...] = (),
+        command: tuple[str, ...] = ("serve",),
+        **variables: str,
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, *interpreter, "-m", "tritserve", "serve", *arguments, "--port", "0"],
+            [sys.executable, *interpreter, "-m", "tritserve", *command, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
-            env=environment(cache, **variables),
+            env=environment(cache, TRITSERVE_PORT="0", **variables),
         )
         self.banner = ""
         if self.process.stdout is None:
@@ -125,8 +135,36 @@ def test_chat_command_streams_from_the_running_server(server: Server, cache: Pat
     assert done.stdout.strip()
 
 
-def test_sigterm_ends_with_0(cache: Path) -> None:
-    assert Server(cache).stop() == 0
+def test_tritserve_alone_serves_the_demo_and_sigterm_ends_it_with_0(cache: Path) -> None:
+    running = Server(cache, command=())
+    assert re.search(r"model\s+demo$", running.banner, re.MULTILINE), running.banner
+    assert running.stop() == 0
+
+
+def test_sigterm_lets_a_running_stream_finish(cache: Path) -> None:
+    running = Server(cache)
+    with OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client:
+        stream = client.completions.create(
+            model="demo", prompt="Once", max_tokens=400, seed=1, stream=True, extra_body={"ignore_eos": True}
+        )
+        chunks = iter(stream)
+        first = next(chunks)
+        running.process.send_signal(signal.SIGTERM)
+        reasons = [chunk.choices[0].finish_reason for chunk in (first, *chunks)]
+    assert reasons[-1] == "length"
+    running.process.communicate(timeout=60)
+    assert running.process.returncode == 0
+
+
+def test_serve_pulls_an_absent_hub_model_and_serves_it_by_its_name(tmp_path: Path) -> None:
+    write_random_checkpoint(tmp_path / "repository", SHAPES["tiny"])
+    with running_hub(tmp_path / "repository", "acme/tiny") as hub:
+        variables = {"HF_ENDPOINT": hub.url, "HOME": str(tmp_path), "NO_PROXY": "*", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        running = Server(tmp_path / "cache", "acme/tiny", **variables)
+    with OpenAI(base_url=f"{running.url}/v1", api_key="none") as client:
+        assert [model.id for model in client.models.list()] == ["tiny"]
+        assert client.completions.create(model="tiny", prompt="Once", max_tokens=2).usage
+    assert running.stop() == 0
 
 
 def test_serves_without_asserts_and_docstrings(cache: Path) -> None:
