@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import resource
 import signal
@@ -51,6 +52,8 @@ async def serve(front: Front, listener: socket.socket, *, on_ready: Callable[[Po
             with _signals(stopping, tasks, front):
                 # The workers load the model while the web framework is imported, in a thread beside the loop that talks to them.
                 server = await asyncio.to_thread(_make_server, front)
+                gc.freeze()  # what starting made stays: the collector need not walk it again and again
+                gc.enable()
                 serving = tasks.create_task(server.serve(sockets=[listener]))
                 watching = tasks.create_task(_watch(front, on_ready))
                 signalled = tasks.create_task(stopping.wait())
