@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     model: str = Field(
         "demo",
         min_length=1,
-        description="checkpoint folder, .trit or .gguf file, hub id, or 'demo' (the embedded model)",
+        description="checkpoint folder, .trit file, hub id, or 'demo' (the embedded model)",
     )
     served_model_name: tuple[str, ...] = Field((), description="names clients may use; the first is the canonical one")
     cache_dir: Path | None = Field(

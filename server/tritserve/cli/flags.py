@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
-_MODEL = Annotated[str | None, typer.Argument(help="Checkpoint folder, .trit or .gguf file, hub id, or 'demo'.")]
+_MODEL = Annotated[str | None, typer.Argument(help="Checkpoint folder, .trit file, hub id, or 'demo'.")]
 _CONFIG = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.", metavar="FILE")]
 _PRINT = Annotated[bool, typer.Option("--print-config", help="Print the settings as TOML, secrets redacted, and stop.")]
 

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from tritserve.cli.locate import packed_file
 from tritserve.model.packed_file import PackedModel, TensorKind, open_packed
@@ -22,7 +23,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="Checkpoint folder, .trit or .gguf file, hub id, or 'demo'.")] = "demo",
+    model: Annotated[str, typer.Argument(help="Checkpoint folder, .trit file, hub id, or 'demo'.")] = "demo",
     cache_dir: Annotated[Path | None, typer.Option("--cache-dir", help="Folder of packed models.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -32,11 +33,11 @@ def inspect(
         if as_json:
             typer.echo(json.dumps(description, indent=2))
             return
-        console = Console()
-        facts = Table(show_header=False, box=None, pad_edge=False)
+        console = Console(highlight=False)
+        facts = Table("", Column(overflow="fold"), show_header=False, box=None, pad_edge=False)
         for name, value in description.items():
             if name != "tensors":
-                facts.add_row(f"[bold]{name}[/]", _shown(value))
+                facts.add_row(f"[bold]{name}[/]", escape(_shown(value)))
         console.print(facts)
         tensors = Table("tensor", "count", "shape (n, k)", "layout", "bytes", box=None, pad_edge=False)
         for row in tensor_groups(packed):
