@@ -117,6 +117,7 @@ async def test_a_silent_stream_says_that_it_is_alive_and_is_read_the_same(path: 
 async def test_a_stream_begins_before_its_first_token(path: str, body: dict[str, Any]) -> None:
     pool = ScriptedPool(lambda request: [])
     async with exchange(create_app(byte_front(pool)), path, {**body, "stream": True}) as (client, _):
+        await pool.submitted.wait()  # until then a thread encodes the prompt
         await settle(lambda: client.status == 200)
         assert not client.is_complete
 
