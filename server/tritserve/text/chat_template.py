@@ -27,6 +27,7 @@ MAX_TEMPLATE_CHARS = 128 * 1024
 ROLES = frozenset({"system", "user", "assistant", "tool"})
 _MAX_REFUSAL_CHARS = 400
 _MAX_KWARGS = 32
+_ADDRESS = re.compile(r"\bat 0x[0-9A-Fa-f]+")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _TRIAL = ({"role": "user", "content": "Hello"},)
 
@@ -161,7 +162,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, SecurityError):
         return "it reaches for something that templates may not use"
     if isinstance(error, TemplateError):
-        return (error.message or type(error).__name__)[:_MAX_REFUSAL_CHARS]
+        return _ADDRESS.sub("", error.message or type(error).__name__)[:_MAX_REFUSAL_CHARS]
     if isinstance(error, (RecursionError, MemoryError)):
         return "it is nested too deeply or calls itself without end"
     return f"it fails with {type(error).__name__}"
