@@ -34,6 +34,7 @@ def chat(
     ] = None,
 ) -> None:
     """Chat with a running server, streaming."""
+    url = url.rstrip("/").removesuffix("/v1")  # what OpenAI clients call base_url is meant as well
     console = Console(highlight=False)
     options = {"max_completion_tokens": max_tokens, "temperature": temperature, "seed": seed}
     messages: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []

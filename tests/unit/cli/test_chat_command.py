@@ -75,7 +75,7 @@ def test_one_message_streams_the_answer(url: str, capsys: pytest.CaptureFixture[
 def test_key_comes_from_the_environment(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Scripted.frames = [delta("x"), "data: [DONE]"]
     monkeypatch.setenv("TRITSERVE_API_KEY", "k1")
-    chat("hello", url=url)
+    chat("hello", url=f"{url}/v1/")  # as OpenAI clients are given it
     assert Scripted.keys == ["Bearer k1"]
 
 
