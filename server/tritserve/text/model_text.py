@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from tritserve.text.trusted_text import TrustedText
 
-
 logger = logging.getLogger(__name__)
 
 
@@ -38,6 +37,17 @@ class ModelText:
         self._template = (
             None if chat_template is None else ChatTemplate(chat_template, bos_text=bos_text, eos_text=eos_text)
         )
+        if self._template is not None:
+            self._look_for_lost_specials()
+
+    def _look_for_lost_specials(self) -> None:
+        """Warn if the template makes special tokens by an operation that forgets who wrote them: they would be read as plain text."""
+        try:
+            text = self.render_chat([{"role": "user", "content": "Hello"}])
+        except InvalidRequest:
+            return
+        if self.tokenizer.encode_trusted(text) != self.tokenizer.encode(text):
+            logger.warning("chat_template_specials_lost")
 
     @property
     def has_chat_template(self) -> bool:
