@@ -58,7 +58,7 @@ static inline void store(void *to, __m256i v)
  */
 enum { PREFETCH_BYTES = 4096 };
 
-static inline void prefetch_ahead(const void *from)
+FLATTEN void prefetch_ahead(const void *from)
 {
     _mm_prefetch((const char *)from + PREFETCH_BYTES, _MM_HINT_T0);
 }

@@ -75,7 +75,7 @@ static inline __mmask16 first_lanes(size_t n)
 }
 
 /* A stream of weights, some way ahead (past the end, too: a prefetch cannot fault). The distance is what AVX2 on Zen 3 wants. */
-static inline void prefetch_ahead(const void *from)
+FLATTEN void prefetch_ahead(const void *from)
 {
     _mm_prefetch((const char *)from + 4096, _MM_HINT_T0);
 }
