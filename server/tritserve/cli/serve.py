@@ -11,12 +11,13 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from tritserve.cli.flags import with_setting_flags
+from tritserve.cli.flags import is_secret, with_setting_flags
 from tritserve.cli.listener import open_listener, url_of
 from tritserve.errors import ModelFileError
 from tritserve.settings import load_settings, print_settings, readable_cache_dir, require_key_beyond_loopback
@@ -45,9 +46,10 @@ def serve(model: str | None, config: Path | None, print_config: bool, flags: Map
     gc.disable()
     # Before the server's own handling stands: a process number 1 has no default action for signals, and children must end with us.
     signal.signal(signal.SIGTERM, _end)
-    from tritserve.logs import set_up_logging
+    from tritserve.logs import set_up_logging, with_fields
 
     set_up_logging(settings)
+    logger.info("starting", extra=with_fields(version=version("tritserve"), model=settings.model, **_changed(settings)))
     if loaded.ignored:
         logger.info(
             "variables of a Kubernetes service are not settings and were ignored: %s", ", ".join(loaded.ignored)
@@ -145,6 +147,17 @@ def served_model(packed: PackedModel, names: tuple[str, ...]) -> ServedModel:
         vocab_size=header.architecture.vocab,
         weights_sha256=header.weights_sha256,
     )
+
+
+def _changed(settings: Settings) -> dict[str, object]:
+    """Return the settings that are not the defaults; of a secret only that it is set."""
+    found: dict[str, object] = {}
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if name != "model" and value != field.default:
+            plain = value if isinstance(value, (int, float, str)) else str(value)
+            found[name] = "(set)" if is_secret(field) else ", ".join(value) if isinstance(value, tuple) else plain
+    return found
 
 
 def _pull_in_child(model: str, cache_dir: Path) -> None:

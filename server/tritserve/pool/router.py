@@ -195,7 +195,9 @@ class Router:
         port = self.ports[index]
         in_step, port.in_step = port.in_step, {}
         port.send = None
-        port.stats = None  # its sequences hold no blocks any more, and may all be gone before a successor's first step says so
+        port.stats = (
+            None  # its sequences hold no blocks any more, and may all be gone before a successor's first step says so
+        )
         port.aborted.clear()
         for seq_id in sorted(port.live):
             choice = self.live.get(seq_id)

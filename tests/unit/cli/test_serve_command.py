@@ -1,5 +1,7 @@
 """`tritserve serve` up to the point where it runs: names, text, what is found wrong before anything slow."""
 
+import gc
+import json
 import logging
 import signal
 import sys
@@ -18,10 +20,11 @@ from tritserve.settings import Settings
 
 
 @pytest.fixture(autouse=True)
-def _signals_and_logs_as_before() -> Iterator[None]:
+def _process_as_before() -> Iterator[None]:
     handler, root = signal.getsignal(signal.SIGTERM), logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield
+    gc.enable()
     signal.signal(signal.SIGTERM, handler)
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -101,3 +104,25 @@ def test_offline_pulls_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(ModelFileError, match="offline mode is on: run `tritserve pull acme/tiny`"):
         find_or_pull(Settings(model="acme/tiny", offline=True), tmp_path)
+
+
+def test_start_is_logged_with_what_was_set_but_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRITSERVE_API_KEY", "hunter2")
+    monkeypatch.setenv("TRITSERVE_SERVICE_HOST", "10.0.0.7")
+    with pytest.raises(ModelFileError):
+        serve_module.serve(
+            "/no/such/model", cache_dir=str(tmp_path), port="0", allowed_hosts=["a,b"], log_format="json"
+        )
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [line["event"].split(":")[0] for line in lines] == [
+        "starting",
+        "variables of a Kubernetes service are not settings and were ignored",
+    ]
+    assert "TRITSERVE_SERVICE_HOST" in lines[1]["event"]
+    assert {"model": "/no/such/model", "api_key": "(set)", "port": 0, "allowed_hosts": "a, b"}.items() <= lines[
+        0
+    ].items()
+    assert "hunter2" not in str(lines)
+    assert "queue_limit" not in lines[0]
