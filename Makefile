@@ -37,7 +37,7 @@ serve: $(VENV)/.installed ## serve the embedded demo model on 127.0.0.1:8000
 
 test: native-test pytest ## build everything and pass every test
 
-test-slow: $(VENV)/.installed $(VENV)/.dev ## the tests left out of `make test`: 2B4T's shape (10 GB of disk), kill storms; half an hour
+test-slow: $(VENV)/.installed $(VENV)/.dev ## the tests left out of `make test`: 2B4T's shape (2.4 GB of disk), kill storms; ten minutes
 	@$(PY) -m pytest -m slow
 
 check: lint sanitize test ## what CI runs: style, types, imports, sanitizers, then every test
