@@ -127,11 +127,11 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 
 class StepStarted(msgspec.Struct, frozen=True, tag="step_started"):
-    """Sent before each step: who is in it, as (seq_id, index of the first token that is computed). If the worker dies now, these are the
-    suspects; one that got further than where it last died is not to blame."""
+    """Sent before each step: who is in it, as (seq_id, start, stop) of the tokens that are computed. If the worker dies now, these are the
+    suspects; one that got past the tokens of its last death is not to blame."""
 
     step: int
-    sequences: list[tuple[int, int]]
+    sequences: list[tuple[int, int, int]]
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):

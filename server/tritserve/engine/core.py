@@ -110,7 +110,7 @@ class EngineCore:
         results = _Results([], [])
         if schedule.rows:
             self._step += 1
-            on_start(StepStarted(self._step, [(r.sequence.seq_id, r.sequence.num_computed) for r in schedule.rows]))
+            on_start(StepStarted(self._step, [_extent(rows) for rows in schedule.rows]))
             results = self._run(schedule)
         num_decode_rows = sum(1 for event in results.tokens if event.index > 0)
         ends, self._ends = self._ends, []
@@ -207,3 +207,8 @@ class EngineCore:
         self._scheduler.end(sequence)
         del self._sequences[sequence.seq_id]
         del self._samplers[sequence.seq_id]
+
+
+def _extent(rows: Rows) -> tuple[int, int, int]:
+    start = rows.sequence.num_computed
+    return rows.sequence.seq_id, start, start + rows.num_rows

@@ -38,7 +38,7 @@ class StepReader:
 
     def step_started(self, port: Port, message: StepStarted) -> None:
         """Remember who is in the step; note the time for those in their first one."""
-        port.in_step = dict(message.sequences)
+        port.in_step = {seq_id: range(start, stop) for seq_id, start, stop in message.sequences}
         now = asyncio.get_running_loop().time()
         for seq_id in port.in_step:
             choice = self._live.get(seq_id)

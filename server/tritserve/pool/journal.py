@@ -2,8 +2,9 @@
 
 The journal holds the inputs and the tokens received; nothing of the worker's state is needed, because a token depends on
 nothing else. Blame: a death counts against a choice only if it was in the running step and has got no further since its
-previous death: neither a token of it has arrived nor was a later chunk of its prompt being computed. Whoever got past what
-killed it starts again from nothing. After two such deaths it is a suspect, which runs alone; a third one while alone fails
+previous death: no token of it has arrived, and what was computed of its prompt is not all behind what was computed then. A
+token that kills whoever computes it is in the step of each of its deaths, however the prompt is cut; whoever got past it
+starts again from nothing. After two such deaths it is a suspect, which runs alone; a third one while alone fails
 it. Neighbours of a poisonous request are in its step too, but get further as soon as they run alone.
 """
 
@@ -39,7 +40,7 @@ class Entry:
     tokens: list[int] = field(default_factory=list)
     num_scored: int = 0
     num_counted_deaths: int = 0
-    died_at: int | None = None  # the farthest first token of a step that killed its worker
+    fatal_stop: int | None = None  # what killed its worker lies before this token, if it was this one's fault
     has_token_since_death: bool = False
     is_alone: bool = False
 
@@ -50,19 +51,19 @@ class Entry:
         self.num_counted_deaths = 0
         self.is_alone = False  # the worker lets it join the others from here on, too
 
-    def record_death(self, position: int | None) -> Verdict:
-        """The worker that held it died, while computing a step with its tokens from ``position`` on, or (None) one without it."""
-        if position is not None:
-            is_first = self.died_at is None
-            got_further = self.has_token_since_death or position > (self.died_at or 0)
-            self.died_at = max(self.died_at or 0, position)
-            self.has_token_since_death = False
-            if is_first or not got_further:
-                if self.is_alone:
-                    return Verdict.FAIL
-                self.num_counted_deaths += 1
-            else:
+    def record_death(self, tokens: range | None) -> Verdict:
+        """The worker that held it died, while computing a step with these of its tokens, or (None) one without it."""
+        if tokens is not None:
+            stop = tokens.stop if self.fatal_stop is None else self.fatal_stop
+            if self.fatal_stop is not None and (self.has_token_since_death or tokens.start >= stop):
                 self.num_counted_deaths = 0
+                self.fatal_stop = tokens.stop
+            elif self.is_alone:
+                return Verdict.FAIL
+            else:
+                self.num_counted_deaths += 1
+                self.fatal_stop = min(stop, tokens.stop)
+            self.has_token_since_death = False
         if self.num_counted_deaths >= DEATHS_BEFORE_SUSPECT:
             self.is_alone = True
         return Verdict.RESUME_ALONE if self.is_alone else Verdict.RESUME

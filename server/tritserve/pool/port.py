@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Port:
     """One worker slot. ``hello`` is that of its latest life; ``send`` is None while it is down.
 
-    ``is_lost``: it will not come back soon. ``in_step`` are the suspects if it dies now, each with the index of its first token
-    that is being computed. ``aborted`` were ended here and their last event is still on its way.
+    ``is_lost``: it will not come back soon. ``in_step`` are the suspects if it dies now, each with the tokens of it that are
+    being computed. ``aborted`` were ended here and their last event is still on its way.
     """
 
     index: int
@@ -27,7 +27,7 @@ class Port:
     send: Callable[[ToWorker], None] | None = None
     is_lost: bool = False
     live: set[int] = field(default_factory=set)
-    in_step: dict[int, int] = field(default_factory=dict)
+    in_step: dict[int, range] = field(default_factory=dict)
     aborted: set[int] = field(default_factory=set)
     num_tokens: int = 0
     stats: StepStats | None = None

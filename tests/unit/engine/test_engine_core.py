@@ -31,7 +31,7 @@ class Driver:
         self.core.submit(Submit(seq_id=seq_id, prompt=prompt, max_tokens=max_tokens, **fields))  # type: ignore[arg-type]
 
     def step(self) -> StepDone:
-        done = self.core.step(lambda started: self.started.append([seq_id for seq_id, _ in started.sequences]))
+        done = self.core.step(lambda started: self.started.append([seq_id for seq_id, *_ in started.sequences]))
         for event in done.tokens:
             assert event.index == len(self.tokens[event.seq_id])
             assert event.seq_id not in self.finish

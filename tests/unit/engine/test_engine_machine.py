@@ -105,7 +105,7 @@ class EngineMachine(RuleBasedStateMachine):
     def _step(self) -> None:
         had_work = self.core.has_work
         started: list[int] = []
-        done = self.core.step(lambda message: started.extend(seq_id for seq_id, _ in message.sequences))
+        done = self.core.step(lambda message: started.extend(seq_id for seq_id, *_ in message.sequences))
         assert bool(started) == had_work  # no step is wasted
         assert len(started) == 1 or not self.alone & set(started)
         for piece in done.prompt_logprobs:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tritserve.pool.journal import POISON_SECONDS, Entry, PoisonList, Verdict
 from tritserve.protocol import SamplingParams, Submit
+
+STEP = range(0, 3)
 
 
 def entry(**fields: object) -> Entry:
@@ -12,16 +17,16 @@ def entry(**fields: object) -> Entry:
 
 def test_the_third_death_in_a_row_while_alone_fails() -> None:
     poison = entry()
-    assert poison.record_death(0) is Verdict.RESUME
-    assert poison.record_death(0) is Verdict.RESUME_ALONE
+    assert poison.record_death(STEP) is Verdict.RESUME
+    assert poison.record_death(STEP) is Verdict.RESUME_ALONE
     assert poison.resubmit().alone
-    assert poison.record_death(0) is Verdict.FAIL
+    assert poison.record_death(STEP) is Verdict.FAIL
 
 
 def test_poison_in_the_middle_of_an_answer_fails_at_the_third_death_too() -> None:
     poison = entry()
     poison.record_token(4)
-    verdicts = [poison.record_death(0) for _ in range(3)]
+    verdicts = [poison.record_death(STEP) for _ in range(3)]
     assert verdicts == [Verdict.RESUME, Verdict.RESUME_ALONE, Verdict.FAIL]
 
 
@@ -33,45 +38,57 @@ def test_deaths_outside_its_steps_do_not_count() -> None:
 def test_a_token_between_deaths_proves_innocence() -> None:
     neighbour = entry()
     for token in range(50):
-        assert neighbour.record_death(0) is Verdict.RESUME
+        assert neighbour.record_death(STEP) is Verdict.RESUME
         neighbour.record_token(token)
 
 
 def test_a_prompt_that_gets_further_with_every_life_is_not_blamed() -> None:
     long = entry()
-    assert long.record_death(0) is Verdict.RESUME
-    for position in range(64, 4096, 64):
-        assert long.record_death(position) is Verdict.RESUME
-        assert long.record_death(position) is Verdict.RESUME  # one life without progress
+    for start in range(0, 4096, 64):
+        assert long.record_death(range(start, start + 64)) is Verdict.RESUME
+    long.record_token(1)
+    for start in range(0, 4096, 64):
+        assert long.record_death(range(start, start + 64)) is Verdict.RESUME
+        assert long.record_death(range(start, start + 64)) is Verdict.RESUME  # one life without progress
+
+
+@given(st.integers(0, 200), st.lists(st.tuples(st.integers(0, 200), st.integers(1, 201)), min_size=3, max_size=3))
+def test_a_token_that_kills_fails_at_the_third_death_however_its_prompt_is_cut(
+    fatal: int, cuts: list[tuple[int, int]]
+) -> None:
+    poison = entry()
+    steps = [range(max(0, fatal - before), fatal + after) for before, after in cuts]
+    assert [poison.record_death(step) for step in steps] == [Verdict.RESUME, Verdict.RESUME_ALONE, Verdict.FAIL]
 
 
 def test_a_suspect_that_gets_further_stays_alone_and_fails_where_it_is_stuck() -> None:
     poison = entry()
-    verdicts = [poison.record_death(position) for position in (0, 0, 16, 32, 16)]
+    starts = (0, 0, 64, 128, 128)
+    verdicts = [poison.record_death(range(start, start + 64)) for start in starts]
     assert verdicts == [Verdict.RESUME, *[Verdict.RESUME_ALONE] * 3, Verdict.FAIL]
 
 
 def test_recomputing_earlier_tokens_is_no_step_back_after_a_token() -> None:
     neighbour = entry()
-    neighbour.record_death(100)
+    neighbour.record_death(range(100, 101))
     neighbour.record_token(1)
-    assert neighbour.record_death(0) is Verdict.RESUME
+    assert neighbour.record_death(range(64)) is Verdict.RESUME
     assert neighbour.num_counted_deaths == 0
 
 
 def test_a_suspect_that_gets_a_token_alone_is_free_again() -> None:
     neighbour = entry()
-    neighbour.record_death(0)
-    neighbour.record_death(0)
+    neighbour.record_death(STEP)
+    neighbour.record_death(STEP)
     neighbour.record_token(5)
     assert not neighbour.resubmit().alone
-    assert neighbour.record_death(0) is Verdict.RESUME
+    assert neighbour.record_death(STEP) is Verdict.RESUME
 
 
 def test_a_waiting_suspect_is_not_blamed_for_anothers_turn() -> None:
     waiting = entry()
-    waiting.record_death(0)
-    waiting.record_death(0)
+    waiting.record_death(STEP)
+    waiting.record_death(STEP)
     assert {waiting.record_death(None) for _ in range(5)} == {Verdict.RESUME_ALONE}
 
 

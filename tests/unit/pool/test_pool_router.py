@@ -62,7 +62,7 @@ class Workers:
     def submits(self, index: int) -> list[Submit]:
         return [message for message in self.sent[index] if isinstance(message, Submit)]
 
-    def begin(self, index: int, *sequences: tuple[int, int]) -> None:
+    def begin(self, index: int, *sequences: tuple[int, int, int]) -> None:
         self.router.worker_message(index, StepStarted(1, list(sequences)))
 
     def report(self, index: int, *tokens: TokenEvent, **fields: Any) -> None:
@@ -181,7 +181,7 @@ async def test_only_who_is_stuck_is_blamed_for_three_deaths() -> None:
     workers = Workers()
     poison, long, bystander = workers.ask([4, 4]), workers.ask([5] * 900), workers.ask([6])
     for life in range(3):
-        shared = [(1, 0), (2, 64 * life)]
+        shared = [(1, 0, 2), (2, 64 * life, 64 * life + 64)]
         workers.begin(0, *(shared[:1] if life == 2 else shared))  # the third time the suspect runs alone
         workers.router.worker_down(0, "crash")
         workers.up(0)
