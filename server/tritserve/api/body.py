@@ -35,6 +35,8 @@ async def read_body(request: Request, model: type[Body], max_json_depth: int) ->
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise UnsupportedMediaType("The body must be JSON, declared as Content-Type: application/json.")
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedMediaType("The body must not be compressed: this server reads no Content-Encoding.")
     return check_body(parse_json(await request.body(), max_json_depth), model)
 
 

@@ -119,6 +119,15 @@ async def test_bodies_must_be_declared_as_json(media_type: str | None, status: i
     assert response.status_code == status
 
 
+@pytest.mark.parametrize(("encoding", "status"), [("identity", 200), ("gzip", 415), ("br, identity", 415)])
+async def test_compressed_bodies_are_refused_by_name(encoding: str, status: int) -> None:
+    headers = {"content-type": "application/json", "content-encoding": encoding}
+    async with http_client(byte_front(ScriptedPool())) as client:
+        response = await client.post("/completions", content=b'{"prompt": "Hi"}', headers=headers)
+    assert response.status_code == status
+    assert status == 200 or "Content-Encoding" in response.json()["error"]["message"]
+
+
 async def test_errors_do_not_repeat_what_was_sent() -> None:
     async with http_client(byte_front(ScriptedPool())) as client:
         response = await client.post("/completions", json={"prompt": "Hi", "temperature": "s3cret", "n": {"s3cret": 1}})
