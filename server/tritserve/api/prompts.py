@@ -29,7 +29,7 @@ class Prompt:
 
 
 async def chat_prompt(front: Front, body: ChatBody, messages: list[dict[str, object]]) -> Prompt:
-    """Render a conversation by the model's template and encode it. Raises InvalidRequest."""
+    """Render a conversation by the model's template and encode it. Raises InvalidRequest, ContextTooLong or Unavailable."""
     go_on = bool(body.continue_final_message)
     if go_on and body.add_generation_prompt:
         raise InvalidRequest(
@@ -40,8 +40,7 @@ async def chat_prompt(front: Front, body: ChatBody, messages: list[dict[str, obj
         raise InvalidRequest(
             "continue_final_message: the last message must be the assistant's.", param="continue_final_message"
         )
-    if body.truncate_prompt_tokens is None:
-        _refuse_hopeless(sum(len(str(message["content"])) for message in messages), front, "messages")
+    _refuse_hopeless(sum(len(str(message["content"])) for message in messages), front, "messages")
     encode = partial(
         front.model.text.encode_chat,
         messages,
@@ -56,7 +55,7 @@ async def chat_prompt(front: Front, body: ChatBody, messages: list[dict[str, obj
 
 
 async def text_prompts(front: Front, body: CompletionBody) -> list[Prompt]:
-    """Return the prompts of a text completion request, in order. Raises InvalidRequest or ContextTooLong."""
+    """Return the prompts of a text completion request, in order. Raises InvalidRequest, ContextTooLong or Unavailable."""
     keep = body.truncate_prompt_tokens
     given = _split(body.prompt)
     if not given:
@@ -70,13 +69,13 @@ async def text_prompts(front: Front, body: CompletionBody) -> list[Prompt]:
         if not prompt:
             raise InvalidRequest("prompt: must not be empty.", param="prompt")
         if isinstance(prompt, str):
-            if keep is None:
-                _refuse_hopeless(len(prompt), front, "prompt")
+            _refuse_hopeless(len(prompt), front, "prompt")
             parse_special = body.parse_special is not False
             ids = await _in_thread(front, partial(front.model.text.encode_prompt, prompt, parse_special=parse_special))
             if not ids:
                 raise InvalidRequest("prompt: has no tokens.", param="prompt")
             cut = _truncated(ids, keep)
+            _refuse_too_long(cut, front)
             prompts.append(Prompt(cut, prompt if cut is ids else None))
         else:
             ids = _truncated(prompt, keep)
@@ -86,9 +85,13 @@ async def text_prompts(front: Front, body: CompletionBody) -> list[Prompt]:
 
 
 def _refuse_hopeless(num_chars: int, front: Front, param: str) -> None:
-    """Refuse what cannot fit before it costs anything: a token covers no more than the longest one's bytes. Raises ContextTooLong."""
-    context = front.pool.status.max_model_len
-    if num_chars > front.model.text.most_chars(context) and context > 0:
+    """Refuse what cannot fit before it costs anything: a token covers no more than the longest one's bytes. Raises ContextTooLong, or
+    Unavailable while the model is being loaded.
+
+    Prompts to be truncated have the same bound: it is several times what fits of any real text, and encoding 4 MB takes seconds.
+    """
+    context = front.max_model_len()
+    if num_chars > front.model.text.most_chars(context):
         num_tokens = -(-num_chars // front.model.text.most_chars(1))
         raise ContextTooLong(num_tokens, context, param=param, at_least=True)
 
@@ -101,10 +104,15 @@ def _truncated(ids: list[int], keep: int | None) -> list[int]:
     return ids if keep is None or keep >= len(ids) else ids[-keep:]
 
 
-def _check_ids(ids: list[int], front: Front) -> None:
-    context = front.pool.status.max_model_len
-    if len(ids) > context > 0:  # before every id is looked at
+def _refuse_too_long(ids: list[int], front: Front) -> None:
+    """Refuse the first prompt that is too long, before the ones behind it cost anything. Raises ContextTooLong."""
+    context = front.max_model_len()
+    if len(ids) > context:
         raise ContextTooLong(len(ids), context, param="prompt")
+
+
+def _check_ids(ids: list[int], front: Front) -> None:
+    _refuse_too_long(ids, front)
     if min(ids) < 0 or max(ids) >= front.model.vocab_size:
         raise InvalidRequest(
             f"prompt: a token id is outside the vocabulary, 0 to {front.model.vocab_size - 1}.", param="prompt"

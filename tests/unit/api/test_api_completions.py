@@ -282,7 +282,8 @@ async def test_a_prompt_may_fill_the_context_if_nothing_is_generated() -> None:
     assert (status, found["error"]["code"]) == (400, "context_length_exceeded")
 
 
-async def test_a_hopelessly_long_prompt_is_refused_before_it_is_encoded() -> None:
+@pytest.mark.parametrize("more", [{}, {"truncate_prompt_tokens": 2}])
+async def test_a_hopelessly_long_prompt_is_refused_before_it_is_encoded(more: dict[str, Any]) -> None:
     pool = ScriptedPool(max_model_len=10)
     front = byte_front(pool)
     longest = front.text.tokenizer.max_piece_bytes * 10
@@ -292,10 +293,25 @@ async def test_a_hopelessly_long_prompt_is_refused_before_it_is_encoded() -> Non
 
     front.text.encode_prompt = encode  # type: ignore[method-assign]
     async with http_client(front) as client:
-        response = await client.post("/completions", json={"prompt": "a" * (longest + 1)})
+        response = await client.post("/completions", json={"prompt": "a" * (longest + 1), **more})
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "context_length_exceeded"
     assert "at least 11" in response.json()["error"]["message"]
+
+
+async def test_prompts_behind_one_that_is_too_long_are_not_encoded() -> None:
+    front = byte_front(ScriptedPool(max_model_len=4))
+    encoded: list[str] = []
+
+    def encode(text: str, *, parse_special: bool = True) -> list[int]:
+        encoded.append(text)
+        return list(text.encode())
+
+    front.text.encode_prompt = encode  # type: ignore[method-assign]
+    async with http_client(front) as client:
+        response = await client.post("/completions", json={"prompt": ["abc", "abcde", "abc"]})
+    assert response.json()["error"]["code"] == "context_length_exceeded"
+    assert encoded == ["abc", "abcde"]
 
 
 async def test_stop_strings_keep_the_logprobs_of_what_they_swallow() -> None:
