@@ -203,6 +203,9 @@ class Pong(msgspec.Struct, frozen=True, tag="pong"):
 
 ToFront = Hello | Failed | StepStarted | StepDone | Pong
 
+# Text that is not UTF-8 is a UnicodeDecodeError to msgspec, and nesting too deep a RecursionError.
+_NOT_A_MESSAGE = (msgspec.MsgspecError, ValueError, RecursionError)
+
 _encoder = msgspec.msgpack.Encoder()
 to_worker_decoder: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
 to_front_decoder: msgspec.msgpack.Decoder[ToFront] = msgspec.msgpack.Decoder(ToFront)
@@ -241,7 +244,7 @@ def decode_to_worker(payload: bytes) -> ToWorker:
     """Decode a payload the front sent. Raises ProtocolError if it is not one."""
     try:
         return to_worker_decoder.decode(payload)
-    except msgspec.MsgspecError as error:
+    except _NOT_A_MESSAGE as error:
         raise ProtocolError(f"not a frame to a worker: {error}") from error
 
 
@@ -249,5 +252,5 @@ def decode_to_front(payload: bytes) -> ToFront:
     """Decode a payload the worker sent. Raises ProtocolError if it is not one."""
     try:
         return to_front_decoder.decode(payload)
-    except msgspec.MsgspecError as error:
+    except _NOT_A_MESSAGE as error:
         raise ProtocolError(f"not a frame to the front: {error}") from error

@@ -4,6 +4,7 @@ whatever else runs, however its prompt is cut, whether its prefix is cached, and
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -124,6 +125,44 @@ def test_resumed_in_a_new_engine_on_adopted_blocks_it_goes_on_identically(
                     submits.append(submit_of(i, length, forced=forced))
                     rest[i] = expected[i][num_forced:]
             assert run(core, submits) == rest
+    finally:
+        os.close(fd)
+
+
+def test_damaged_blocks_are_not_adopted_and_change_nothing(model_path: Path, expected: dict[int, Stream]) -> None:
+    fd = create_kv_memory(KV_BYTES)
+    submits = [submit_of(i, length) for i, length in enumerate(LENGTHS)]
+    try:
+        with engine(model_path, kv_fd=fd) as (core, runner):
+            run(core, submits)
+            num_cached, num_blocks, block_bytes = (
+                core.blocks.num_cached,
+                runner.info.num_blocks,
+                runner.info.block_bytes,
+            )
+        with mmap.mmap(fd, KV_BYTES) as memory:
+            for start in range(KV_BYTES - num_blocks * block_bytes, KV_BYTES - block_bytes, 3 * block_bytes):
+                memory[start + block_bytes // 2] ^= 1  # one bit in every third block
+        with engine(model_path, kv_fd=fd) as (core, _):
+            assert num_cached // 2 < core.blocks.num_cached < num_cached
+            assert run(core, submits) == expected
+    finally:
+        os.close(fd)
+
+
+def test_what_another_model_left_in_the_memory_is_dropped(
+    model_path: Path, tmp_path: Path, expected: dict[int, Stream]
+) -> None:
+    write_random_model(tmp_path / "other.trit", SHAPES["tiny"], seed=4)  # the same shape, other weights
+    fd = create_kv_memory(KV_BYTES)
+    submits = [submit_of(i, length) for i, length in enumerate(LENGTHS)]
+    try:
+        with engine(tmp_path / "other.trit", kv_fd=fd) as (core, _):
+            run(core, submits)
+            assert core.blocks.num_cached
+        with engine(model_path, kv_fd=fd) as (core, _):
+            assert core.blocks.num_cached == 0
+            assert run(core, submits) == expected
     finally:
         os.close(fd)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fake_runner import FakeRunner, model_completion
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -131,3 +131,46 @@ EngineMachine.TestCase.settings = settings(
     max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
 test_any_interleaving_keeps_the_promises = EngineMachine.TestCase
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    num_blocks=st.integers(5, 14),
+    batch=st.integers(1, 4),
+    arrivals=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 20)), min_size=1, max_size=6),
+    alone=st.booleans(),
+)
+def test_younger_ones_that_never_stop_coming_starve_nobody(
+    num_blocks: int, batch: int, arrivals: list[tuple[int, int]], alone: bool
+) -> None:
+    core = EngineCore(FakeRunner(num_blocks), SchedulerLimits(batch, 16), MAX_MODEL_LEN)
+    old_tokens = 40
+    waiting = 0
+
+    def add(seq_id: int, num_prompt: int, max_tokens: int, **fields: bool) -> None:
+        prompt = [(3 * i + seq_id) % 900 for i in range(num_prompt)]
+        core.submit(
+            Submit(
+                seq_id=seq_id,
+                group=seq_id,
+                prompt=prompt,
+                sampling=SamplingParams(seed=1),
+                max_tokens=max_tokens,
+                arrival=seq_id,
+                **fields,
+            )
+        )
+
+    for seq_id in range(batch):  # every place is taken already
+        add(seq_id, *arrivals[seq_id % len(arrivals)])
+    core.step()
+    add(100, 39, old_tokens, alone=alone)
+    for step in range(400):
+        while waiting < 5:
+            add(200 + 10 * step + waiting, *arrivals[waiting % len(arrivals)])
+            waiting += 1
+        done = core.step()
+        waiting = done.stats.num_waiting
+        if any(event.seq_id == 100 and event.finish for event in done.tokens):
+            return
+    raise AssertionError("the older sequence does not come to its end")
