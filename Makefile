@@ -120,6 +120,7 @@ build/arm/.built: $(VENV)/.created $(NATIVE_SOURCES) $(NATIVE_TESTS)
 
 # --- the rest -------------------------------------------------------------------------------------------------------
 
+BENCH ?= --shape bitnet-b1.58-2b-4t
 bench: $(VENV)/.installed ## measure kernels and model steps on the 2B4T shape
 	@$(PY) -m tritserve bench $(BENCH)
 
