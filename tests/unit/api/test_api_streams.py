@@ -160,6 +160,22 @@ async def test_every_choice_is_stopped_when_one_of_several_prompts_fails() -> No
     assert all(generation.is_over for generation in pool.generations)
 
 
+async def test_a_failed_stream_stops_the_rest_before_its_reader_hears_of_it() -> None:
+    gate = asyncio.Event()
+    calls = iter([[], [*say(0, [*b"a"], None), gate, WorkerFailed("Failed.")]])
+    pool = ScriptedPool(lambda request: next(calls))
+    body = {"prompt": ["a", "b"], "stream": True}
+    async with exchange(create_app(byte_front(pool)), TEXT[0], body) as (client, task):
+        await client.until(b'"a"')
+        client.room.clear()
+        gate.set()
+        await settle(lambda: pool.generations[0].was_aborted)
+        assert "error" not in client.text
+        client.room.set()
+        await task
+    assert "worker_failed" in client.text
+
+
 async def test_a_finished_stream_leaves_nothing_running() -> None:
     pool = ScriptedPool(scripted([*b"ab", EOS]))
     before = asyncio.all_tasks()
