@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from tritserve.api.front import Front
     from tritserve.api.server import Server
-    from tritserve.pool.generation import PoolStatus
+    from tritserve.pool.generation import Pool, PoolStatus
+    from tritserve.settings import Settings
 
 logger = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -32,34 +33,50 @@ _LOADING_POLL_SECONDS = 0.01
 _READY_POLL_SECONDS = 0.5
 
 
-def run(front: Front, listener: socket.socket, *, on_ready: Callable[[PoolStatus], None]) -> int:
+def run(
+    settings: Settings,
+    pool: Pool,
+    make_front: Callable[[], Front],
+    listener: socket.socket,
+    *,
+    on_ready: Callable[[PoolStatus], None],
+) -> int:
     """Serve on a bound, listening socket until SIGTERM or SIGINT. Returns the exit code, 0.
 
-    Answers at once, with 503 while the model is loaded; ``on_ready`` is called once, in the event loop. The first signal drains: new work
+    ``make_front`` is called once, in a thread, after ``pool`` was started; the front is over that pool.
+    Answers soon, with 503 while the model is loaded; ``on_ready`` is called once, in the event loop. The first signal drains: new work
     is refused with 503 while the listener stays open, running requests get ``drain_timeout_seconds``. A second one ends them now.
     Raises Unavailable with the reason if no worker can ever start, SettingsError if the TLS files are unusable.
     """
-    _allow_descriptors(front.settings.max_connections)
-    return uvloop.run(serve(front, listener, on_ready=on_ready))
+    _allow_descriptors(settings.max_connections)
+    return uvloop.run(serve(settings, pool, make_front, listener, on_ready=on_ready))
 
 
-async def serve(front: Front, listener: socket.socket, *, on_ready: Callable[[PoolStatus], None]) -> int:
+async def serve(
+    settings: Settings,
+    pool: Pool,
+    make_front: Callable[[], Front],
+    listener: socket.socket,
+    *,
+    on_ready: Callable[[PoolStatus], None],
+) -> int:
     """Do what ``run`` says, in the running event loop."""
     stopping = asyncio.Event()
-    await front.pool.start()
+    await pool.start()
     try:
         async with asyncio.TaskGroup() as tasks:
-            with _signals(stopping, tasks, front):
-                # The workers load the model while the web framework is imported, in a thread beside the loop that talks to them.
-                server = await asyncio.to_thread(_make_server, front)
+            with _signals(stopping, tasks, pool):
+                # The workers load the model while the tokenizer is read and the web framework imported, in a thread beside the loop
+                # that talks to them.
+                server = await asyncio.to_thread(_make_server, make_front)
                 gc.freeze()  # what starting made stays: the collector need not walk it again and again
                 gc.enable()
                 serving = tasks.create_task(server.serve(sockets=[listener]))
-                watching = tasks.create_task(_watch(front, on_ready))
+                watching = tasks.create_task(_watch(pool, on_ready))
                 signalled = tasks.create_task(stopping.wait())
                 await asyncio.wait((signalled, watching, serving), return_when=asyncio.FIRST_COMPLETED)
                 if stopping.is_set():
-                    await front.pool.drain(front.settings.drain_timeout_seconds)
+                    await pool.drain(settings.drain_timeout_seconds)
                 server.should_exit = True
                 await serving
             signalled.cancel()
@@ -67,24 +84,25 @@ async def serve(front: Front, listener: socket.socket, *, on_ready: Callable[[Po
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
     finally:
-        await front.pool.drain(0)
-    failed = front.pool.status.failed
+        await pool.drain(0)
+    failed = pool.status.failed
     if failed is not None and not stopping.is_set():
         raise Unavailable(f"The model could not be loaded: {failed}")
     return 0
 
 
-def _make_server(front: Front) -> Server:
+def _make_server(make_front: Callable[[], Front]) -> Server:
     from tritserve.api.app import create_app
     from tritserve.api.server import Server, server_config
 
+    front = make_front()
     return Server(server_config(create_app(front), front.settings, front.telemetry))
 
 
-async def _watch(front: Front, on_ready: Callable[[PoolStatus], None]) -> None:
+async def _watch(pool: Pool, on_ready: Callable[[PoolStatus], None]) -> None:
     """Report readiness once; return when the pool has failed for good."""
     was_ready = False
-    while (status := front.pool.status).failed is None:
+    while (status := pool.status).failed is None:
         if status.ready and not was_ready:
             was_ready = True
             logger.info("ready")
@@ -93,19 +111,19 @@ async def _watch(front: Front, on_ready: Callable[[PoolStatus], None]) -> None:
 
 
 @contextlib.contextmanager
-def _signals(stopping: asyncio.Event, tasks: asyncio.TaskGroup, front: Front) -> Iterator[None]:
+def _signals(stopping: asyncio.Event, tasks: asyncio.TaskGroup, pool: Pool) -> Iterator[None]:
     """Let the first signal set ``stopping`` and every later one end what still runs."""
     loop = asyncio.get_running_loop()
 
     def on_signal(number: signal.Signals) -> None:
         if not stopping.is_set():
-            status = front.pool.status
+            status = pool.status
             running = status.num_running + status.num_waiting
             logger.info("%s: draining, %d running, again to hurry", number.name, running)
             stopping.set()
         else:
             logger.info("%s: ending what still runs", number.name)
-            tasks.create_task(front.pool.drain(0))
+            tasks.create_task(pool.drain(0))
 
     for number in _SIGNALS:
         loop.add_signal_handler(number, on_signal, number)

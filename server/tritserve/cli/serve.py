@@ -5,6 +5,7 @@ Modules are imported where they are needed: a wrong setting is told at once, and
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import signal
@@ -23,10 +24,11 @@ from tritserve.errors import ModelFileError
 from tritserve.settings import load_settings, print_settings, readable_cache_dir, require_key_beyond_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from tritserve.api.front import Front, ServedModel
     from tritserve.model.packed_file import PackedModel
+    from tritserve.pool.generation import Pool
     from tritserve.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -56,19 +58,19 @@ def serve(model: str | None, config: Path | None, print_config: bool, flags: Map
         )
     require_key_beyond_loopback(settings)
     with open_listener(settings.host, settings.port) as listener:
-        front = assemble(settings)
+        pool, make_front = assemble(settings)
         from tritserve.api.serving import run
         from tritserve.cli.banner import announce
 
         url = url_of(listener, settings.host, tls=settings.tls_certfile is not None)
-        code = run(front, listener, on_ready=lambda _: announce(front, url))
+        code = run(settings, pool, make_front, listener, on_ready=lambda _: announce(make_front(), url))
     if code:
         raise typer.Exit(code)
 
 
-def assemble(settings: Settings) -> Front:
-    """Find, convert and describe the model; return what the routes need. Nothing runs yet. Raises ServerError."""
-    from tritserve.api.front import Front
+def assemble(settings: Settings) -> tuple[Pool, Callable[[], Front]]:
+    """Find and convert the model. Returns the pool, not started, and what makes the front: once, when first called, since a large
+    tokenizer takes a second to read. Both raise ServerError."""
     from tritserve.api.keys import KeyRing
     from tritserve.cli.locate import convert
     from tritserve.model.packed_file import open_packed
@@ -78,22 +80,26 @@ def assemble(settings: Settings) -> Front:
     keys = KeyRing.from_settings(settings)
     cache_dir = readable_cache_dir(settings)
     path = convert(find_or_pull(settings, cache_dir), cache_dir)
+    names = names_of(settings)
     with open_packed(path) as packed:
-        model = served_model(packed, names_of(settings))
-        positions = packed.header.architecture.max_positions
+        header = packed.header
     telemetry = Telemetry(
-        model=model.names[0],
-        context=min(settings.max_model_len or positions, positions),
+        model=names[0],
+        context=min(settings.max_model_len or header.architecture.max_positions, header.architecture.max_positions),
         queue_limit=settings.queue_limit,
-        weights_sha256=model.weights_sha256,
+        weights_sha256=header.weights_sha256,
     )
-    return Front(
-        settings=settings,
-        pool=ProcessPool(settings, path, telemetry),
-        model=model,
-        telemetry=telemetry,
-        keys=keys,
-    )
+    pool = ProcessPool(settings, path, telemetry)
+
+    @functools.cache
+    def make_front() -> Front:
+        from tritserve.api.front import Front
+
+        with open_packed(path) as packed:
+            model = served_model(packed, names)
+        return Front(settings=settings, pool=pool, model=model, telemetry=telemetry, keys=keys)
+
+    return pool, make_front
 
 
 def find_or_pull(settings: Settings, cache_dir: Path) -> Path:

@@ -86,7 +86,7 @@ async def running(*, ready: bool = True, pool: DrainingPool | None = None, **set
     heard: list[PoolStatus] = []
     with open_listener("127.0.0.1", 0) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        task = asyncio.create_task(serve(front, listener, on_ready=heard.append))
+        task = asyncio.create_task(serve(front.settings, front.pool, lambda: front, listener, on_ready=heard.append))
         async with httpx.AsyncClient(base_url=url, timeout=20) as http:
             await http.get("/health")
             server = Running(http, pool, task, front)
@@ -269,7 +269,7 @@ async def test_serves_https_with_certificate_files_behind_the_same_edge(certific
     context = ssl.create_default_context(cafile=str(certificate[0]))
     with open_listener("127.0.0.1", 0) as listener:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}"
-        task = asyncio.create_task(serve(front, listener, on_ready=lambda _: None))
+        task = asyncio.create_task(serve(front.settings, front.pool, lambda: front, listener, on_ready=lambda _: None))
         async with httpx.AsyncClient(base_url=url, verify=context) as http:
             assert (await http.get("/health")).status_code == 200
             assert (await http.post("/v1/completions", content=b"x" * 3000)).status_code == 413
@@ -283,4 +283,4 @@ async def test_unusable_certificate_is_a_settings_error(tmp_path: Path) -> None:
     front = whole_front(DrainingPool(), tls_certfile=tmp_path / "cert.pem", tls_keyfile=tmp_path / "absent.pem")
     front.pool.idle.set()  # type: ignore[attr-defined]
     with socket.socket() as listener, pytest.raises(SettingsError, match=r"cert\.pem"):
-        await serve(front, listener, on_ready=lambda _: None)
+        await serve(front.settings, front.pool, lambda: front, listener, on_ready=lambda _: None)

@@ -48,7 +48,10 @@ def test_served_name_is_the_last_part_of_the_models(model: str, name: str) -> No
 
 
 def test_front_is_assembled_from_the_demo(tmp_path: Path) -> None:
-    front = assemble(Settings(cache_dir=tmp_path, max_model_len=512))
+    pool, make_front = assemble(Settings(cache_dir=tmp_path, max_model_len=512))
+    front = make_front()
+    assert make_front() is front
+    assert front.pool is pool
     assert front.model.names == ("demo",)
     assert front.keys is None
     assert front.model.text.has_chat_template
