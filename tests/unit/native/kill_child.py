@@ -20,12 +20,12 @@ def main(model_fd: int, kv_fd: int, n_blocks: int) -> None:
     model = Model(model_fd, tiny.arch, tiny.tensors)
     kv = KvPool(model, kv_fd, n_blocks)
     session = Session(model, kv, n_threads=2, max_rows=BLOCK_TOKENS, max_seqs=1, max_outputs=1)
-    print("started", flush=True)
     for turn in count():
         for block in range(n_blocks):
             kv.invalidate(block)
             session.step(batch_of([(tokens_of(turn, block), 0, [block])], []))
             kv.commit(block, chain_hash(turn, block))
+            print(turn, block, flush=True)
 
 
 if __name__ == "__main__":
