@@ -110,6 +110,19 @@ async def test_a_hundred_kills_change_no_stream(tmp_path: Path) -> None:
     await _kill_storm(tmp_path, 100)
 
 
+async def test_a_long_prompt_is_not_blamed_for_kills_between_its_chunks(tmp_path: Path) -> None:
+    requests = [request_of(prompt_of(20, i), i, max_tokens=80) for i in range(4)]
+    async with running_pool(tmp_path, max_step_tokens=24) as (pool, recorder):
+        killer = Killer(pool, 12, most_tokens=4)
+        generations = [await pool.submit(request) for request in requests]
+        await anext(generations[0].__aiter__())
+        long = request_of(prompt_of(400, 9), max_tokens=5)
+        reading = asyncio.create_task(read_all(await pool.submit(long)))
+        await asyncio.gather(*[_read_watched(generation, killer) for generation in generations])
+        assert_as_alone(await reading, long)
+        assert len(recorder.restarts) > 6
+
+
 async def test_successor_adopts_the_blocks_of_its_predecessor(tmp_path: Path) -> None:
     async with running_pool(tmp_path) as (pool, recorder):
         request = request_of(prompt_of(200), max_tokens=60)

@@ -124,11 +124,12 @@ class Answer:
 class Killer:
     """Kills a new worker whenever a random number of tokens has arrived from it, until it has killed enough."""
 
-    def __init__(self, pool: ProcessPool, num_kills: int) -> None:
+    def __init__(self, pool: ProcessPool, num_kills: int, most_tokens: int = 20) -> None:
         self._pool = pool
         self._rng = random.Random(num_kills)
         self._victim = 0
         self._tokens_left = 5
+        self._most_tokens = most_tokens
         self.num_left = num_kills
 
     async def watch(self, generation: Generation) -> AsyncIterator[GenerationEvent]:
@@ -139,7 +140,7 @@ class Killer:
             pid = self._pool.worker_pids[0]
             if self.num_left and self._tokens_left <= 0 and pid != self._victim:
                 self._victim, self.num_left = pid, self.num_left - 1
-                self._tokens_left = self._rng.randint(1, 20)
+                self._tokens_left = self._rng.randint(1, self._most_tokens)
                 os.kill(pid, signal.SIGKILL)
 
 
