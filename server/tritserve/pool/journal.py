@@ -58,7 +58,7 @@ class Entry:
             if self.fatal_stop is not None and (self.has_token_since_death or tokens.start >= stop):
                 self.num_counted_deaths = 0
                 self.fatal_stop = tokens.stop
-            elif self.is_alone:
+            elif self.is_alone and self.num_counted_deaths >= DEATHS_BEFORE_SUSPECT:
                 return Verdict.FAIL
             else:
                 self.num_counted_deaths += 1

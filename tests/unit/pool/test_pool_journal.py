@@ -63,9 +63,9 @@ def test_a_token_that_kills_fails_at_the_third_death_however_its_prompt_is_cut(
 
 def test_a_suspect_that_gets_further_stays_alone_and_fails_where_it_is_stuck() -> None:
     poison = entry()
-    starts = (0, 0, 64, 128, 128)
+    starts = (0, 0, 64, 128, 128, 128, 128)
     verdicts = [poison.record_death(range(start, start + 64)) for start in starts]
-    assert verdicts == [Verdict.RESUME, *[Verdict.RESUME_ALONE] * 3, Verdict.FAIL]
+    assert verdicts == [Verdict.RESUME, *[Verdict.RESUME_ALONE] * 5, Verdict.FAIL]
 
 
 def test_recomputing_earlier_tokens_is_no_step_back_after_a_token() -> None:
