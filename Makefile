@@ -4,6 +4,7 @@
 # as a user would (a wheel, not a link), so what is tested is what is shipped. Stamp files make a repeated call quick.
 
 MAKEFLAGS += --no-builtin-rules
+unexport MAKEFLAGS # ninja would look for the jobserver of `make -j`, which recipes do not inherit
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help serve test test-slow pytest native-test check lint format sanitize race check-arm bench image lock clean

@@ -87,7 +87,8 @@ def test_hostile_sizes_in_the_prelude_are_refused(tiny_packed: Path, field: int,
     content = bytearray(tiny_packed.read_bytes())
     value %= 2 ** (8 * struct.calcsize(form))
     if struct.pack(form, value) == content[field : field + struct.calcsize(form)]:
-        pytest.skip("the value it has")
+        open_packed(tiny_packed).close()  # the value it has
+        return
     struct.pack_into(form, content, field, value)
     tiny_packed.write_bytes(content)
     refuse(tiny_packed)
@@ -151,11 +152,12 @@ def test_hostile_numbers_in_the_header_are_refused(
     header = header_of(tiny_packed)
     before = msgspec.json.encode(header)
     _set(*place)(header, value)
-    if place == ("special_tokens", "bos") and (value is None or value in (0, 1)):
-        pytest.skip("an allowed value")
-    if msgspec.json.encode(_plain(header)) == before:
-        pytest.skip("the value it has")
-    refuse(with_header(tiny_packed, msgspec.json.encode(_plain(header))))
+    changed = msgspec.json.encode(_plain(header))
+    is_token = place == ("special_tokens", "bos") and (value is None or (type(value) is int and value in (0, 1)))
+    if is_token or changed == before:
+        open_packed(with_header(tiny_packed, changed)).close()
+        return
+    refuse(with_header(tiny_packed, changed))
 
 
 def _plain(value: Any) -> Any:
