@@ -12,7 +12,7 @@
 
 trit_head_fn trit_head_i16_2x16__avx2;
 
-enum { BLOCK = 128, MR = 2, MAX_ROWS = 48, QUARTERS = 4 };
+enum { BLOCK = 128, MR = 2, MAX_ROWS = 48, PANELS = 4, QUARTERS = 4 };
 
 /* Both digits of four inputs of a group as int16. */
 typedef struct digits {
@@ -137,41 +137,60 @@ static float exp2_negated(int8_t shift)
     return power;
 }
 
+/*
+ * Sums of n_panels panels for rows h_hi, h_lo (n_rows, h_stride); hi and lo at the first panel. The digits of a pair of rows are split
+ * once per block and used by all panels of the call.
+ */
+static void sum_panels(const int8_t *h_hi, const int8_t *h_lo, size_t h_stride, size_t n_rows, const int8_t *hi,
+                       const int8_t *lo, size_t groups, size_t n_panels, row_sums sums[PANELS][MAX_ROWS])
+{
+    _Alignas(32) digits h[MR][BLOCK];
+    for (size_t p = 0; p < n_panels; p++)
+        memset(sums[p], 0, n_rows * sizeof sums[p][0]);
+    for (size_t g0 = 0; g0 < groups; g0 += BLOCK) {
+        size_t n_groups = groups - g0 < BLOCK ? groups - g0 : BLOCK;
+        for (size_t r = 0; r < n_rows; r += MR) {
+            size_t rows = n_rows - r < MR ? n_rows - r : MR;
+            for (size_t i = 0; i < rows; i++) {
+                size_t at = (r + i) * h_stride + g0 * TRIT_GROUP;
+                split_digits(h_hi + at, h_lo + at, n_groups, h[i]);
+            }
+            for (size_t p = 0; p < n_panels; p++) {
+                size_t first = (p * groups + g0) * 64;
+                if (rows == 1)
+                    add_one(h[0], hi + first, lo + first, n_groups, sums[p] + r);
+                else
+                    add_two((const digits(*)[BLOCK])h, hi + first, lo + first, n_groups, sums[p] + r);
+            }
+        }
+    }
+}
+
 void trit_head_i16_2x16__avx2(const int8_t *restrict h_hi, const int8_t *restrict h_lo, size_t h_stride, size_t m,
                               const int8_t *restrict hi, const int8_t *restrict lo, size_t groups, size_t panel0,
                               size_t panel1, size_t vocab, const int8_t *restrict shift, const float *restrict h_scale,
                               float *restrict logits, size_t logits_stride)
 {
+    _Alignas(64) row_sums sums[PANELS][MAX_ROWS];
+    int64_t offsets[MAX_ROWS];
+    size_t together = m == 1 ? 1 : PANELS; /* one row streams: a panel to its end */
     for (size_t row0 = 0; row0 < m; row0 += MAX_ROWS) {
         size_t n_rows = m - row0 < MAX_ROWS ? m - row0 : MAX_ROWS;
-        int64_t offsets[MAX_ROWS];
+        const int8_t *rows_hi = h_hi + row0 * h_stride, *rows_lo = h_lo + row0 * h_stride;
         for (size_t r = 0; r < n_rows; r++)
-            offsets[r] =
-                128 * sum_hidden(h_hi + (row0 + r) * h_stride, h_lo + (row0 + r) * h_stride, groups * TRIT_GROUP);
-        for (size_t panel = panel0; panel < panel1; panel++) {
-            _Alignas(64) row_sums sums[MAX_ROWS] = {0};
-            for (size_t g0 = 0; g0 < groups; g0 += BLOCK) {
-                size_t n_groups = groups - g0 < BLOCK ? groups - g0 : BLOCK;
-                size_t first = (panel * groups + g0) * 64;
-                for (size_t r = 0; r < n_rows; r += MR) {
-                    _Alignas(32) digits h[MR][BLOCK];
-                    size_t rows = n_rows - r < MR ? n_rows - r : MR;
-                    for (size_t i = 0; i < rows; i++) {
-                        size_t at = (row0 + r + i) * h_stride + g0 * TRIT_GROUP;
-                        split_digits(h_hi + at, h_lo + at, n_groups, h[i]);
-                    }
-                    if (rows == 1)
-                        add_one(h[0], hi + first, lo + first, n_groups, sums + r);
-                    else
-                        add_two((const digits(*)[BLOCK])h, hi + first, lo + first, n_groups, sums + r);
-                }
-            }
+            offsets[r] = 128 * sum_hidden(rows_hi + r * h_stride, rows_lo + r * h_stride, groups * TRIT_GROUP);
+        for (size_t panel = panel0; panel < panel1; panel += together) {
+            size_t n_panels = panel1 - panel < together ? panel1 - panel : together;
+            size_t first = panel * groups * 64;
+            sum_panels(rows_hi, rows_lo, h_stride, n_rows, hi + first, lo + first, groups, n_panels, sums);
             for (size_t r = 0; r < n_rows; r++)
-                for (size_t i = 0; i < TRIT_HEAD_PANEL; i++) {
-                    size_t n = panel * TRIT_HEAD_PANEL + quarter_rows[i / 4][i % 4];
+                for (size_t i = 0; i < n_panels * TRIT_HEAD_PANEL; i++) {
+                    size_t p = i / TRIT_HEAD_PANEL, quarter = i % TRIT_HEAD_PANEL / 4;
+                    size_t n = (panel + p) * TRIT_HEAD_PANEL + quarter_rows[quarter][i % 4];
                     if (n < vocab)
                         logits[(row0 + r) * logits_stride + n] =
-                            ((float)(sums[r][i / 4][i % 4] - offsets[r]) * h_scale[row0 + r]) * exp2_negated(shift[n]);
+                            ((float)(sums[p][r][quarter][i % 4] - offsets[r]) * h_scale[row0 + r]) *
+                            exp2_negated(shift[n]);
                 }
         }
     }

@@ -74,7 +74,10 @@ static inline __mmask16 first_lanes(size_t n)
     return (__mmask16)(n < LANES ? (1u << n) - 1 : 0xffff);
 }
 
-/* A stream of weights, some way ahead (past the end, too: a prefetch cannot fault). The distance is what AVX2 on Zen 3 wants. */
+/*
+ * A stream of weights, some way ahead (past the end, too: a prefetch cannot fault). The distance is what AVX2 on Zen 3
+ * wants; not yet measured here. Always inlined: gcc 12 drops calls of a function that returns nothing.
+ */
 FLATTEN void prefetch_ahead(const void *from)
 {
     _mm_prefetch((const char *)from + 4096, _MM_HINT_T0);
