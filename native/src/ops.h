@@ -86,8 +86,8 @@ typedef struct trit_row_ops {
     void (*chunk_softmax)(const int32_t *dots, const float *k_scale, const float *v_scale, size_t n_valid, float q_mul,
                           int16_t *a, float *m_c, float *l_c, float *w_scale);
     /* o_c = (float)acc * w_scale, merged into the running (m, l, o); first != 0 starts it */
-    void (*chunk_merge)(const int32_t *acc, size_t n, float w_scale, float m_c, float l_c, int first, float *m, float *l,
-                        float *o);
+    void (*chunk_merge)(const int32_t *acc, size_t n, float w_scale, float m_c, float l_c, int first, float *m,
+                        float *l, float *o);
     void (*scale)(float *o, float factor, size_t n);
     /* max and log of the sum of exp over n logits; returns 0 if any is not finite */
     int (*log_sum_exp)(const float *logits, size_t n, float *lse);

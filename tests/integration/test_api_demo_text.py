@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Front:
     """Return a front of the demo model whose pool is a script."""
     folder: Path = tmp_path_factory.mktemp("cache")
-    return dataclasses.replace(assemble(Settings(cache_dir=folder)), pool=ScriptedPool(max_model_len=1024))
+    _, make_front = assemble(Settings(cache_dir=folder))
+    return dataclasses.replace(make_front(), pool=ScriptedPool(max_model_len=1024))
 
 
 async def prompt_of(front: Front, path: str, body: dict[str, Any]) -> list[int]:

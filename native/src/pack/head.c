@@ -70,7 +70,8 @@ trit_status trit_pack_head(const float *rows, int64_t row0, int64_t n_rows, int6
     for (size_t r = 0; r < count; r++) {
         const float *row = rows + r * columns;
         double absmax = 0.0;
-        for (size_t c = 0; c < columns; c++) { /* not fmax: gcc 12 for AArch64 fails on its reduction (internal error) */
+        for (size_t c = 0; c < columns;
+             c++) { /* not fmax: gcc 12 for AArch64 fails on its reduction (internal error) */
             double magnitude = fabs((double)row[c]);
             absmax = magnitude > absmax ? magnitude : absmax;
         }
