@@ -9,7 +9,6 @@ ServerError
 ├── Overloaded              a bound is reached; carries when to come back
 ├── Unavailable             loading, draining or no worker
 ├── RequestAborted          the client went away or asked to stop
-├── DeadlineExceeded        the request's time ran out before its first token
 ├── WorkerFailed            the worker died three times under this request
 ├── NumericFault            a logit was not finite
 ├── ModelFileError          a checkpoint or packed file is damaged or unsupported
@@ -81,10 +80,6 @@ class Unavailable(ServerError):
 
 class RequestAborted(ServerError):
     """The request was stopped by its client or by shutdown."""
-
-
-class DeadlineExceeded(ServerError):
-    """The request's time ran out."""
 
 
 class WorkerFailed(ServerError):

@@ -24,7 +24,7 @@ from tritserve.energy import package_joules
 from tritserve.exposition import Encoder
 from tritserve.logs import with_fields
 from tritserve.machine import cpu_quota, cpu_throttled_seconds
-from tritserve.pool.observer import RestartReason, Stage
+from tritserve.pool.observer import PoolObserver, RestartReason, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -55,8 +55,8 @@ _MAX_BUCKETS = 25
 _M = TypeVar("_M", bound=MetricWrapperBase)
 
 
-class Telemetry:
-    """The metrics of one server. Implements the pool's ``PoolObserver`` and the routes' ``GenerationTelemetry``.
+class Telemetry(PoolObserver):
+    """The metrics of one server. Is the pool's ``PoolObserver`` and implements the routes' ``GenerationTelemetry``.
 
     Every method is synchronous, quick and raises nothing; all run in the event loop's thread.
     """

@@ -16,7 +16,7 @@ from fake_runner import model_completion
 
 from tritserve.machine import Machine, NumaNode
 from tritserve.pool.generation import ChoiceEnd, ChoiceToken, GenerationRequest, PromptScores
-from tritserve.pool.observer import NullObserver
+from tritserve.pool.observer import PoolObserver
 from tritserve.pool.process_pool import ProcessPool
 from tritserve.pool.restart import Timing
 from tritserve.protocol import SamplingParams
@@ -33,7 +33,7 @@ MACHINE = Machine((NumaNode((0,), 1),), None, None, 4 * 1024**3)
 PATIENT = Timing(restarts_per_minute=10_000, first_delay_seconds=0.001, longest_delay_seconds=0.05)
 
 
-class Recorder(NullObserver):
+class Recorder(PoolObserver):
     """Remembers what the pool reports and wakes who waits for it."""
 
     def __init__(self) -> None:

@@ -68,7 +68,6 @@ _TABLE: dict[type[BaseException], _Row] = {
     errors.NumericFault: _Row(500, "server_error", "numeric_fault", _DO_NOT_RETRY),
     errors.Unavailable: _Row(503, "server_error", "unavailable"),
     errors.RequestAborted: _Row(503, "server_error", "request_aborted"),
-    errors.DeadlineExceeded: _Row(504, "server_error", "timeout", _DO_NOT_RETRY),
 }
 
 _BY_STATUS = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from asyncio import CancelledError
 from typing import TYPE_CHECKING
 
@@ -48,8 +47,8 @@ class Meter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         state = request.state
-        self.request_id: str = getattr(state, "request_id", "") or uuid.uuid4().hex
-        self.key_name: str = getattr(state, "key_name", "")
+        self.request_id: str = state.request_id
+        self.key_name: str = state.key_name
         self.stream = False
         self.num_prompt_tokens = 0
         self.generations: list[Generation] = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tritserve.machine import Machine, read_machine
 from tritserve.pool.generation import PoolStatus
 from tritserve.pool.launch import WORKER_COMMAND, create_kv_memory
-from tritserve.pool.observer import NullObserver
+from tritserve.pool.observer import PoolObserver
 from tritserve.pool.restart import Timing
 from tritserve.pool.router import Router
 from tritserve.pool.sizing import plan_workers
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tritserve.pool.generation import Generation, GenerationRequest
-    from tritserve.pool.observer import PoolObserver
     from tritserve.settings import Settings
 
 
@@ -47,7 +46,7 @@ class ProcessPool:
         """
         self._starts = plan_workers(settings, machine or read_machine(), model_path, _bytes_of(model_path))
         self._settings = settings
-        self._observer = observer or NullObserver()
+        self._observer = observer or PoolObserver()
         self._timing = timing or Timing()
         self._command = command
         self._router: Router | None = None

@@ -21,7 +21,6 @@ SHOWN = [
     (errors.NumericFault("x"), 500, None, "numeric_fault"),
     (errors.Unavailable("x"), 503, None, "unavailable"),
     (errors.RequestAborted("x"), 503, None, "request_aborted"),
-    (errors.DeadlineExceeded("x"), 504, None, "timeout"),
 ]
 HIDDEN = [
     errors.ServerError("secret /home/me"),

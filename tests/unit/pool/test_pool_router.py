@@ -8,7 +8,7 @@ import pytest
 
 from tritserve.errors import InvalidRequest, NumericFault, Overloaded, RequestAborted, Unavailable, WorkerFailed
 from tritserve.pool.generation import ChoiceEnd, ChoiceToken, GenerationRequest, PromptScores
-from tritserve.pool.observer import NullObserver
+from tritserve.pool.observer import PoolObserver
 from tritserve.pool.router import Router
 from tritserve.protocol import (
     PROTOCOL_VERSION,
@@ -51,7 +51,7 @@ class Workers:
     """A router and what each of its workers received."""
 
     def __init__(self, count: int = 1, **settings: Any) -> None:
-        self.router = Router(Settings(**settings), count, NullObserver())
+        self.router = Router(Settings(**settings), count, PoolObserver())
         self.sent: list[list[Any]] = [[] for _ in range(count)]
         for index in range(count):
             self.up(index)
