@@ -1,4 +1,4 @@
-"""The routes with the demo model's real tokenizer and template (T12 of the threat list: control tokens are never the client's)."""
+"""The routes with the demo model's real tokenizer and template: control tokens are never the client's."""
 
 from __future__ import annotations
 
