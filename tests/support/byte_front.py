@@ -15,7 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from tritserve.api.app import create_app
 from tritserve.api.front import Front, ServedModel
-from tritserve.model.header import GenerationDefaults
+from tritserve.model.header import GenerationDefaults, SpecialTokens
 from tritserve.settings import Settings
 from tritserve.telemetry import Telemetry
 from tritserve.text.detokenizer import Detokenizer
@@ -56,6 +56,7 @@ class ByteText:
     """A ``ModelText``: ``role: content`` line by line, then the assistant's token."""
 
     has_chat_template = True
+    chat_template = "(a byte template)"
 
     def __init__(self) -> None:
         self.tokenizer = byte_tokenizer()
@@ -142,7 +143,7 @@ def byte_front(
         names=("tiny", "org/tiny"),
         created=1_700_000_000,
         text=cast("ModelText", text),  # the part of it that routes use
-        eos_token_ids=frozenset({EOS}),
+        special_tokens=SpecialTokens(eos=[EOS], eos_text="<eos>"),
         defaults=defaults or GenerationDefaults(),
         vocab_size=VOCAB_SIZE,
         weights_sha256=WEIGHTS,

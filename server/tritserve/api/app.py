@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from tritserve.api import chat, completions, health, metrics, models
+from tritserve.api import chat, completions, health, metrics, models, tokenize
 from tritserve.api.http_errors import ErrorReply, plain_reply, reply_to
 from tritserve.api.middleware import HostRule, KeyRequired, RequestContext
 from tritserve.errors import InvalidRequest, Overloaded, ServerError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tritserve.api.front import Front
 
 GENERATION_ROUTES = frozenset({"/v1/chat/completions", "/v1/completions"})
-_ROUTERS = (chat.router, completions.router, models.router, health.router, metrics.router)
+_ROUTERS = (chat.router, completions.router, models.router, tokenize.router, health.router, metrics.router)
 
 
 def create_app(front: Front) -> FastAPI:

@@ -36,12 +36,17 @@ _ERROR_CODES = {"missing": "missing_required_parameter"}
 
 async def read_body(request: Request, model: type[Body], max_json_depth: int) -> Body:
     """Read, parse and check a request's body. Raises UnsupportedMediaType or InvalidRequest."""
+    return check_body(await read_json(request, max_json_depth), model)
+
+
+async def read_json(request: Request, max_json_depth: int) -> dict[str, object]:
+    """Read a request's body as a JSON object. Raises UnsupportedMediaType or InvalidRequest."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise UnsupportedMediaType("The body must be JSON, declared as Content-Type: application/json.")
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise UnsupportedMediaType("The body must not be compressed: this server reads no Content-Encoding.")
-    return check_body(parse_json(await request.body(), max_json_depth), model)
+    return parse_json(await request.body(), max_json_depth)
 
 
 def parse_json(data: bytes, max_depth: int) -> dict[str, object]:

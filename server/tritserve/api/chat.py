@@ -36,7 +36,7 @@ async def create_chat_completion(request: Request) -> Response:
         body = await read_body(request, ChatBody, front.settings.max_json_depth)
         meter.stream = bool(body.stream)
         ignored = sort_out_body(body, CHAT_UNSUPPORTED, strict=front.settings.strict_parameters)
-        identity = new_identity("chatcmpl", check_model(body, front.model), front.model.weights_sha256)
+        identity = new_identity("chatcmpl", check_model(body.model, front.model), front.model.weights_sha256)
         options = _options(body, front)
         messages, ignored_in_messages = template_messages(body, front.settings)
         prompt = await chat_prompt(front, body, messages)

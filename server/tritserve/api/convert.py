@@ -53,14 +53,14 @@ class Options:
     deadline_seconds: float | None
 
 
-def check_model(body: GenerationBody, model: ServedModel) -> str:
+def check_model(asked: str | None, model: ServedModel) -> str:
     """Return the name to answer with. Raises ModelNotFound."""
-    if body.model is None:
+    if asked is None:
         return model.names[0]
-    if body.model not in model.names:
-        shown = body.model if len(body.model) <= _SHOWN_CHARS else body.model[:_SHOWN_CHARS] + "..."
+    if asked not in model.names:
+        shown = asked if len(asked) <= _SHOWN_CHARS else asked[:_SHOWN_CHARS] + "..."
         raise ModelNotFound(f"The model {shown!r} does not exist; this server has {', '.join(map(repr, model.names))}.")
-    return body.model
+    return asked
 
 
 def convert_options(

@@ -11,7 +11,7 @@ from tritserve.errors import Unavailable
 
 if TYPE_CHECKING:
     from tritserve.api.keys import KeyRing
-    from tritserve.model.header import GenerationDefaults
+    from tritserve.model.header import GenerationDefaults, SpecialTokens
     from tritserve.pool.generation import Pool
     from tritserve.settings import Settings
     from tritserve.telemetry import Telemetry
@@ -25,10 +25,15 @@ class ServedModel:
     names: tuple[str, ...]
     created: int
     text: ModelText
-    eos_token_ids: frozenset[int]
+    special_tokens: SpecialTokens
     defaults: GenerationDefaults
     vocab_size: int
     weights_sha256: str
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        """Every token that ends a generation."""
+        return frozenset(self.special_tokens.eos)
 
 
 @dataclass(frozen=True, slots=True)

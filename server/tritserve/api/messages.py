@@ -8,14 +8,14 @@ from tritserve.api.parameters import MESSAGE_UNSUPPORTED, PART_IGNORABLE, sort_o
 from tritserve.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from tritserve.api.schemas.chat import ChatBody, Message
+    from tritserve.api.schemas.chat import ConversationBody, Message
     from tritserve.settings import Settings
 
 _ROLES = {"developer": "system"}
 _NO_TOOLS = frozenset({"tool", "function"})
 
 
-def template_messages(body: ChatBody, settings: Settings) -> tuple[list[dict[str, Any]], list[str]]:
+def template_messages(body: ConversationBody, settings: Settings) -> tuple[list[dict[str, Any]], list[str]]:
     """Return ``{"role", "content"[, "name"]}`` for each message, and the names that are ignored. Raises InvalidRequest."""
     if len(body.messages) > settings.max_messages:
         raise InvalidRequest(

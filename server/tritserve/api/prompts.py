@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 from anyio import to_thread
 
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tritserve.api.front import Front
-    from tritserve.api.schemas.chat import ChatBody
+    from tritserve.api.schemas.chat import ConversationBody
     from tritserve.api.schemas.completions import CompletionBody
+
+T = TypeVar("T")
 
 _SHAPES = "a string, a list of strings, a list of token ids or a list of lists of token ids"
 
@@ -28,7 +30,7 @@ class Prompt:
     text: str | None = None
 
 
-async def chat_prompt(front: Front, body: ChatBody, messages: list[dict[str, object]]) -> Prompt:
+async def chat_prompt(front: Front, body: ConversationBody, messages: list[dict[str, object]]) -> Prompt:
     """Render a conversation by the model's template and encode it. Raises InvalidRequest, ContextTooLong or Unavailable."""
     go_on = bool(body.continue_final_message)
     if go_on and body.add_generation_prompt:
@@ -40,7 +42,7 @@ async def chat_prompt(front: Front, body: ChatBody, messages: list[dict[str, obj
         raise InvalidRequest(
             "continue_final_message: the last message must be the assistant's.", param="continue_final_message"
         )
-    _refuse_hopeless(sum(len(str(message["content"])) for message in messages), front, "messages")
+    refuse_hopeless(sum(len(str(message["content"])) for message in messages), front, "messages")
     encode = partial(
         front.model.text.encode_chat,
         messages,
@@ -48,7 +50,7 @@ async def chat_prompt(front: Front, body: ChatBody, messages: list[dict[str, obj
         continue_final_message=go_on,
         template_kwargs=body.chat_template_kwargs,
     )
-    ids = await _in_thread(front, encode)
+    ids = await in_text_thread(front, encode)
     if not ids:
         raise InvalidRequest("messages: the rendered prompt is empty.", param="messages")
     return Prompt(_truncated(ids, body.truncate_prompt_tokens))
@@ -69,9 +71,11 @@ async def text_prompts(front: Front, body: CompletionBody) -> list[Prompt]:
         if not prompt:
             raise InvalidRequest("prompt: must not be empty.", param="prompt")
         if isinstance(prompt, str):
-            _refuse_hopeless(len(prompt), front, "prompt")
+            refuse_hopeless(len(prompt), front, "prompt")
             parse_special = body.parse_special is not False
-            ids = await _in_thread(front, partial(front.model.text.encode_prompt, prompt, parse_special=parse_special))
+            ids = await in_text_thread(
+                front, partial(front.model.text.encode_prompt, prompt, parse_special=parse_special)
+            )
             if not ids:
                 raise InvalidRequest("prompt: has no tokens.", param="prompt")
             cut = _truncated(ids, keep)
@@ -84,7 +88,7 @@ async def text_prompts(front: Front, body: CompletionBody) -> list[Prompt]:
     return prompts
 
 
-def _refuse_hopeless(num_chars: int, front: Front, param: str) -> None:
+def refuse_hopeless(num_chars: int, front: Front, param: str) -> None:
     """Refuse what cannot fit before it costs anything: a token covers no more than the longest one's bytes. Raises ContextTooLong, or
     Unavailable while the model is being loaded.
 
@@ -96,7 +100,8 @@ def _refuse_hopeless(num_chars: int, front: Front, param: str) -> None:
         raise ContextTooLong(num_tokens, context, param=param, at_least=True)
 
 
-async def _in_thread(front: Front, encode: Callable[[], list[int]]) -> list[int]:
+async def in_text_thread(front: Front, encode: Callable[[], T]) -> T:
+    """Run CPU work on text beside the event loop, in one of the few threads for it."""
     return await to_thread.run_sync(encode, limiter=front.text_threads)
 
 

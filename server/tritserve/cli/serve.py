@@ -148,7 +148,7 @@ def served_model(packed: PackedModel, names: tuple[str, ...]) -> ServedModel:
         names=names,
         created=int(time.time()),
         text=text,
-        eos_token_ids=frozenset(special.eos),
+        special_tokens=special,
         defaults=header.generation,
         vocab_size=header.architecture.vocab,
         weights_sha256=header.weights_sha256,

@@ -34,6 +34,7 @@ class ModelText:
     ) -> None:
         """Read a model's tokenizer and template; prompts begin with ``bos_token_id`` if ``add_bos``. Raises ModelFileError."""
         self.tokenizer = Tokenizer(tokenizer_json, bos_token_id=bos_token_id if add_bos else None)
+        self.chat_template = chat_template
         self._template = (
             None if chat_template is None else ChatTemplate(chat_template, bos_text=bos_text, eos_text=eos_text)
         )

@@ -35,14 +35,20 @@ class Message(WireModel):
     name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\s<|\\/>]+$")] | None = None
 
 
-class ChatBody(GenerationBody):
-    """A chat request."""
+class ConversationBody(WireModel):
+    """What becomes a prompt through the chat template."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=64)] | None = None
+    truncate_prompt_tokens: PositiveNumTokens | None = None
+
+
+class ChatBody(ConversationBody, GenerationBody):
+    """A chat request."""
+
     max_tokens: PositiveNumTokens | None = None
     max_completion_tokens: PositiveNumTokens | None = None
     logprobs: bool | None = None
     top_logprobs: NumTopLogprobs | None = None
-    add_generation_prompt: bool | None = None
-    continue_final_message: bool | None = None
-    chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=64)] | None = None

@@ -14,6 +14,7 @@ MAX_TOP_LOGPROBS = 20
 MAX_IDS = 4096
 """Most entries of ``stop_token_ids``."""
 
+ModelName = Annotated[str, Field(max_length=512)]
 NumTokens = Annotated[int, Field(ge=0, le=INT32_MAX)]
 PositiveNumTokens = Annotated[int, Field(ge=1, le=INT32_MAX)]
 NumTopLogprobs = Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)]
@@ -49,7 +50,7 @@ class StreamOptions(WireModel):
 class GenerationBody(WireModel):
     """Fields of both generation endpoints."""
 
-    model: Annotated[str, Field(max_length=512)] | None = None
+    model: ModelName | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
