@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import UNSET
 
+from tritserve.api import sse
 from tritserve.api.generate import EchoedPrompt
 from tritserve.api.logprobs import chat_logprobs
 from tritserve.api.schemas.answers import (
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tritserve.api.answer import Piece, PlacedToken
+    from tritserve.api.http_errors import ErrorReply
     from tritserve.api.identity import Identity
     from tritserve.api.schemas.answers import FinishReason, StopReason, Usage
     from tritserve.text.tokenizer import Tokenizer
@@ -64,9 +66,9 @@ class ChatWriter:
             chunk = self._chunk([ChatChunkChoice(index, ChatDelta(role="assistant", content=""))])
             if index == 0 and self._shape.prompt_ids is not None:
                 chunk.prompt_token_ids = self._shape.prompt_ids
-            yield _encode(chunk)
+            yield _event(chunk)
 
-    def chunks(self, piece: Piece | EchoedPrompt) -> Iterator[bytes]:
+    def events(self, piece: Piece | EchoedPrompt) -> Iterator[bytes]:
         """Yield the new text, and on the last piece a chunk with the reason and whatever tokens have no text of their own."""
         piece = _only_piece(piece)
         tokens = piece.tokens
@@ -76,13 +78,17 @@ class ChatWriter:
         if piece.finish is not None:
             yield self._text_chunk(piece.choice, ChatDelta(), tokens, piece.finish, piece.stop_reason)
 
-    def usage_chunk(self, usage: Usage) -> bytes | None:
-        """Return the chunk with the usage, if it was asked for."""
-        if not self._shape.include_usage:
-            return None
-        chunk = self._chunk([])
-        chunk.usage = usage
-        return _encode(chunk)
+    def closing(self, usage: Usage) -> Iterator[bytes]:
+        """Yield the chunk with the usage, if it was asked for, and the end."""
+        if self._shape.include_usage:
+            chunk = self._chunk([])
+            chunk.usage = usage
+            yield _event(chunk)
+        yield sse.DONE
+
+    def failure(self, reply: ErrorReply) -> bytes:
+        """Return the error as the last event."""
+        return sse.data(reply.content)
 
     def add(self, piece: Piece | EchoedPrompt) -> None:
         """Collect a piece for ``whole``."""
@@ -134,7 +140,7 @@ class ChatWriter:
             stop_reason=UNSET if finish is None else stop_reason,
             token_ids=self._token_ids(tokens),
         )
-        return _encode(self._chunk([choice]))
+        return _event(self._chunk([choice]))
 
     def _chunk(self, choices: list[ChatChunkChoice]) -> ChatChunk:
         return ChatChunk(
@@ -152,6 +158,10 @@ class ChatWriter:
 
     def _token_ids(self, tokens: Sequence[PlacedToken]) -> list[int] | msgspec.UnsetType:
         return UNSET if self._shape.prompt_ids is None else [placed.scored.token for placed in tokens]
+
+
+def _event(chunk: ChatChunk) -> bytes:
+    return sse.data(_encode(chunk))
 
 
 def _only_piece(piece: Piece | EchoedPrompt) -> Piece:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import UNSET
 
+from tritserve.api import sse
 from tritserve.api.generate import EchoedPrompt
 from tritserve.api.logprobs import prompt_logprobs, text_logprobs
 from tritserve.api.schemas.answers import TextChoice, TextCompletion, TextLogprobs
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tritserve.api.answer import Piece, PlacedToken
+    from tritserve.api.http_errors import ErrorReply
     from tritserve.api.identity import Identity
     from tritserve.api.prompts import Prompt
     from tritserve.api.schemas.answers import FinishReason, StopReason, Usage
@@ -68,25 +70,31 @@ class CompletionWriter:
     def opening(self) -> Iterator[bytes]:
         """Show the prompts where they are not waited for, and the ids of the prompts if they were asked for."""
         for choice in self._opening():
-            yield self._answer([choice])
+            yield self._event([choice])
 
-    def chunks(self, piece: Piece | EchoedPrompt) -> Iterator[bytes]:
+    def events(self, piece: Piece | EchoedPrompt) -> Iterator[bytes]:
         """Yield the new text, and on the last piece a chunk with the reason and whatever tokens have no text of their own."""
         if isinstance(piece, EchoedPrompt):
-            yield self._answer([self._echo_choice(piece.choice, piece.scores)])
+            yield self._event([self._echo_choice(piece.choice, piece.scores)])
             return
         tokens = piece.tokens
         if piece.text:
-            yield self._answer([self._text_choice(piece.choice, piece.text, tokens)])
+            yield self._event([self._text_choice(piece.choice, piece.text, tokens)])
             tokens = []
         if piece.finish is not None:
             last = self._text_choice(piece.choice, "", tokens)
             last.finish_reason, last.stop_reason = piece.finish, piece.stop_reason
-            yield self._answer([last])
+            yield self._event([last])
 
-    def usage_chunk(self, usage: Usage) -> bytes | None:
-        """Return the chunk with the usage, if it was asked for."""
-        return self._answer([], usage) if self._shape.include_usage else None
+    def closing(self, usage: Usage) -> Iterator[bytes]:
+        """Yield the chunk with the usage, if it was asked for, and the end."""
+        if self._shape.include_usage:
+            yield self._event([], usage)
+        yield sse.DONE
+
+    def failure(self, reply: ErrorReply) -> bytes:
+        """Return the error as the last event."""
+        return sse.data(reply.content)
 
     def add(self, piece: Piece | EchoedPrompt) -> None:
         """Collect a piece for ``whole``."""
@@ -144,6 +152,9 @@ class CompletionWriter:
         if self._shape.return_token_ids:
             choice.token_ids = [placed.scored.token for placed in tokens]
         return choice
+
+    def _event(self, choices: list[TextChoice], usage: Usage | None = None) -> bytes:
+        return sse.data(self._answer(choices, usage))
 
     def _answer(self, choices: list[TextChoice], usage: Usage | None = None) -> bytes:
         answer = TextCompletion(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tritserve.api.answer import Piece
     from tritserve.api.generate import EchoedPrompt, Run
+    from tritserve.api.http_errors import ErrorReply
     from tritserve.api.meter import Meter
     from tritserve.api.schemas.answers import Usage
 
@@ -27,18 +28,22 @@ JSON_MEDIA_TYPE = "application/json"
 
 
 class Writer(Protocol):
-    """Writes one request's answer in the shape of its endpoint. Payloads are JSON; a writer is used for one of the two ways."""
+    """Writes one request's answer in the shape of its endpoint; a writer is used for one of the two ways. Events are whole ones (``sse.py``)."""
 
     def opening(self) -> Iterable[bytes]:
-        """Chunks that a stream begins with, before anything was generated."""
+        """Events that a stream begins with, before anything was generated."""
         ...
 
-    def chunks(self, piece: Piece | EchoedPrompt) -> Iterable[bytes]:
-        """Chunks for one piece."""
+    def events(self, piece: Piece | EchoedPrompt) -> Iterable[bytes]:
+        """Events for one piece."""
         ...
 
-    def usage_chunk(self, usage: Usage) -> bytes | None:
-        """The chunk with the usage, if it was asked for."""
+    def closing(self, usage: Usage) -> Iterable[bytes]:
+        """Events that end a stream in which nothing went wrong."""
+        ...
+
+    def failure(self, reply: ErrorReply) -> bytes:
+        """The event that ends any other stream: the status is gone, so it says what ``reply`` would."""
         ...
 
     def add(self, piece: Piece | EchoedPrompt) -> None:
@@ -104,9 +109,9 @@ class StreamResponse(Response):
     async def _send_events(self, connection: _KeepAlive) -> None:
         run = self._run
         try:
-            async with aclosing(self._payloads()) as payloads:
-                async for payload in payloads:
-                    await connection.send(sse.data(payload))
+            async with aclosing(self._events()) as events:
+                async for event in events:
+                    await connection.send(event)
         except OSError:
             raise
         except Exception as error:
@@ -114,22 +119,19 @@ class StreamResponse(Response):
             run.abort()
             if run.is_client_gone:
                 return
-            # The status is gone. What the error may say is decided where statuses are.
-            await connection.send(sse.data(reply_to(error, run.meter.request_id).content))
-        else:
-            await connection.send(sse.DONE)
+            # What the error may say is decided where statuses are.
+            await connection.send(self._writer.failure(reply_to(error, run.meter.request_id)))
         await connection.end()
 
-    async def _payloads(self) -> AsyncGenerator[bytes, None]:
-        for payload in self._writer.opening():
-            yield payload
+    async def _events(self) -> AsyncGenerator[bytes, None]:
+        for event in self._writer.opening():
+            yield event
         async with aclosing(self._run.pieces()) as pieces:
             async for piece in pieces:
-                for payload in self._writer.chunks(piece):
-                    yield payload
-        usage = self._writer.usage_chunk(self._run.usage())
-        if usage is not None:
-            yield usage
+                for event in self._writer.events(piece):
+                    yield event
+        for event in self._writer.closing(self._run.usage()):
+            yield event
 
 
 class _KeepAlive:
