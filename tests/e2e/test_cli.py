@@ -114,6 +114,20 @@ def test_curl_line_of_the_banner_works_as_pasted(server: Server) -> None:
     assert json.loads(answer)["choices"][0]["message"]["content"]
 
 
+def test_bench_loads_a_running_server_and_says_what_its_clients_saw(cache: Path, server: Server) -> None:
+    load = ("--url", server.url, "--batch", "1,4", "--prefill", "8", "--decode", "5", "--requests", "4")
+    found = run(cache, "bench", *load, "--json")
+    assert found.returncode == 0, found.stderr
+    report = json.loads(found.stdout)
+    for row, clients in zip(report["rows"], (1, 4), strict=True):
+        assert (row["concurrency"], row["requests"], row["failed"]) == (clients, 4, 0)
+        assert row["output_tokens"] == 20
+        assert 0 < row["ttft_seconds"]["p50"] <= row["ttft_seconds"]["p99"] <= row["seconds"]
+        assert row["tpot_seconds"]["p50"] > 0
+    shown = run(cache, "bench", *load).stdout
+    assert "TTFT ms" in shown, shown
+
+
 def test_one_listening_port_and_no_outbound_connection(server: Server) -> None:
     pids = [str(server.process.pid), *_children(server.process.pid)]
     inodes = set()

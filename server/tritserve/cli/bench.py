@@ -1,4 +1,4 @@
-"""``tritserve bench``: the machine's limits and the model's steps in one run, so that a share means the same everywhere."""
+"""``tritserve bench``: the machine's limits and the model's steps in one run, so that a share means the same everywhere; or a server."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tritserve.cli.bench_limits import Limits, buffer_bytes, supported_isas
+from tritserve.cli.bench_load import Load, measure_server, require_no_failures
 from tritserve.cli.bench_measure import Plan, measure_body, measure_steps
 from tritserve.cli.diagnosis import cpu_facts, memory_facts, software_facts
 from tritserve.cli.locate import command_settings, packed_file
@@ -21,7 +22,7 @@ from tritserve.model.packed_file import FORMAT_VERSION, open_packed
 from tritserve.model.packed_writer import packed_file_bytes
 from tritserve.model.shapes import SHAPES, Shape, write_random_model
 from tritserve.native.types import Isa
-from tritserve.settings import writable_cache_dir
+from tritserve.settings import client_api_key, writable_cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 MAX_BATCH = 1024
 MAX_THREADS = 256
+MAX_REQUESTS = 100_000
 _RESERVED_BYTES = 256 * 1024 * 1024
 """Left free beside the model and the KV cache, as when serving."""
 
@@ -50,14 +52,32 @@ def bench(
     batch: Annotated[
         str, typer.Option("--batch", help="Sequences decoded together: numbers separated by commas.")
     ] = "1,16",
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url", help="Load a running server instead: --batch clients at once, --prefill words, --decode tokens."
+        ),
+    ] = None,
+    requests: Annotated[
+        int, typer.Option("--requests", min=1, max=MAX_REQUESTS, help="With --url: requests per number of clients.")
+    ] = 32,
+    key_file: Annotated[
+        Path | None, typer.Option("--key-file", help="With --url: file of the API key (or TRITSERVE_API_KEY).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     cache_dir: Annotated[Path | None, typer.Option("--cache-dir", help="Folder of packed models.")] = None,
 ) -> None:
-    """Measure model steps as shares of this machine's own limits, which the same run measures.
+    """Measure model steps as shares of this machine's own limits, which the same run measures; or load a running server with --url.
 
-    Without a model or shape: the demo model. To load a running server, see benchmarks/serving.py in the sources.
+    Without a model or shape: the demo model, or the first that the server has.
     """
     batches = _parse_batches(batch)
+    say = _say if sys.stderr.isatty() or not as_json else _keep_quiet
+    if url is not None:
+        if shape is not None or threads or isa != "auto":
+            raise SettingsError("--shape, --threads and --isa are the server's to choose: with --url they do nothing")
+        _bench_server(url, key_file, model, Load(batches, requests, prefill, decode), as_json, say)
+        return
     if model is not None and shape is not None:
         raise SettingsError("give a model or --shape, not both")
     wanted = Isa[isa.upper()]
@@ -65,7 +85,6 @@ def bench(
         able = ", ".join(each.name.lower() for each in supported_isas())
         raise SettingsError(f"--isa {isa} cannot run here, not measured; this machine and build run: {able}")
     machine = read_machine()
-    say = _say if sys.stderr.isatty() or not as_json else _keep_quiet
     path = packed_file(model or "demo", cache_dir) if shape is None else random_model(shape, cache_dir, say)
     with open_packed(path) as packed:
         room = max(0, machine.available_bytes - packed.file_bytes - _RESERVED_BYTES)
@@ -86,6 +105,19 @@ def bench(
         from tritserve.cli.bench_table import print_report
 
         print_report(report, small=packed.file_bytes < 128 * 1024 * 1024)
+
+
+def _bench_server(
+    url: str, key_file: Path | None, model: str | None, load: Load, as_json: bool, say: Callable[[str], None]
+) -> None:
+    report = measure_server(url, client_api_key(key_file), model, load, say)
+    if as_json:
+        typer.echo(json.dumps(report))
+    else:
+        from tritserve.cli.bench_load_table import print_load_report
+
+        print_load_report(report)
+    require_no_failures(report)
 
 
 def random_model(name: str, cache_dir: Path | None, say: Callable[[str], None]) -> Path:
