@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,24 +12,20 @@ import numpy as np
 
 from tritserve.cli.bench_limits import middle
 from tritserve.cli.bench_report import Sample, Shape, Work, row, spread
+from tritserve.cli.bench_steps import MAX_STEP_ROWS, WARM_UP_STEPS, decode_windows, prefill_prompt
 from tritserve.errors import SettingsError
 from tritserve.model.header import TERNARY_KINDS
 from tritserve.native.lib import BLOCK_TOKENS, KvPool, Model, Session
-from tritserve.native.types import Isa, Output, Sampling, StepBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from numpy.typing import NDArray
-
     from tritserve.cli.bench_limits import Limits
     from tritserve.model.packed_file import PackedModel
+    from tritserve.native.types import Isa
 
-MAX_STEP_ROWS = 256
-NUM_WINDOWS = 8
 PREFILL_REPEATS = 3
 BODY_ROUNDS = 5
-WARM_UP_STEPS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +104,13 @@ def measure_steps(
         prompt = rng.integers(0, model.vocab, context, dtype=np.int32)
         num_steps = PREFILL_REPEATS * -(-context // MAX_STEP_ROWS)
         work = Work("prefill", 1, context, plan.threads, isa.name.lower())
-        prefills = (_prefill(session, prompt, tables[:1]) for _ in range(PREFILL_REPEATS))
+        prefills = (prefill_prompt(session, prompt, tables[:1]) for _ in range(PREFILL_REPEATS))
         rows.append(measure(work, num_steps, prefills))
         for batch in plan.batches:
             say(f"decode of {plan.decode_tokens} tokens, batch {batch}")
             first = rng.integers(0, model.vocab, batch, dtype=np.int32)
             work = Work("decode", batch, context, plan.threads, isa.name.lower())
-            windows = _decode(session, first, tables[:batch], context, plan.decode_tokens)
+            windows = decode_windows(session, first, tables[:batch], context, plan.decode_tokens)
             rows.append(measure(work, plan.decode_tokens, windows))
     return rows
 
@@ -154,51 +149,6 @@ def shape_of(packed: PackedModel, model: Model) -> Shape:
     ternary = sum(tensor.n * tensor.k for tensor in packed.header.tensors if tensor.kind in TERNARY_KINDS)
     per_token = (model.kv_region_bytes(65) - model.kv_region_bytes(1)) // (64 * BLOCK_TOKENS)
     return Shape(ternary, arch.vocab * arch.hidden, model.body_bytes, model.head_bytes, per_token)
-
-
-def _prefill(session: Session, prompt: NDArray[np.int32], table: NDArray[np.int32]) -> Sample:
-    wall, cpu = time.perf_counter(), time.process_time()
-    for start in range(0, len(prompt), MAX_STEP_ROWS):
-        chunk = prompt[start : start + MAX_STEP_ROWS]
-        end = start + len(chunk)
-        outputs = [Output(row=len(chunk) - 1, sampling=Sampling(position=end))] if end == len(prompt) else []
-        session.step(
-            StepBatch(
-                token_ids=chunk,
-                cu_rows=np.array([0, len(chunk)], dtype=np.int32),
-                start_pos=np.array([start], dtype=np.int32),
-                block_tables=table,
-                outputs=outputs,
-            )
-        )
-    return Sample(len(prompt), time.perf_counter() - wall, time.process_time() - cpu)
-
-
-def _decode(
-    session: Session, tokens: NDArray[np.int32], tables: NDArray[np.int32], context: int, num_steps: int
-) -> Iterator[Sample]:
-    """Yield one sample per window of steps; whatever the caller does in between is not in it."""
-    batch = len(tokens)
-    cu_rows = np.arange(batch + 1, dtype=np.int32)
-    position = context
-
-    def step(tokens: NDArray[np.int32]) -> NDArray[np.int32]:
-        outputs = [Output(row=index, sampling=Sampling(position=position + 1)) for index in range(batch)]
-        starts = np.full(batch, position, dtype=np.int32)
-        made = StepBatch(token_ids=tokens, cu_rows=cu_rows, start_pos=starts, block_tables=tables, outputs=outputs)
-        return np.array([choice.token for choice in session.step(made)], dtype=np.int32)
-
-    for _ in range(WARM_UP_STEPS):
-        tokens = step(tokens)
-        position += 1
-    windows = min(NUM_WINDOWS, num_steps)
-    for window in range(windows):
-        steps = num_steps * (window + 1) // windows - num_steps * window // windows
-        wall, cpu = time.perf_counter(), time.process_time()
-        for _ in range(steps):
-            tokens = step(tokens)
-            position += 1
-        yield Sample(batch * steps, time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def _zero_share(session: Session, inputs_before: int, zeros_before: int) -> float:
