@@ -21,7 +21,7 @@
 #include "mem.h"
 #include "status.h"
 
-enum { HEAD_UNIT_PANELS = 16 };
+enum { HEAD_UNIT_PANELS = 16, HEAD_UNIT = HEAD_UNIT_PANELS * TRIT_HEAD_PANEL, HEAD_UNIT_ROWS = 48 };
 
 typedef struct step {
     trit_session *s;
@@ -242,20 +242,44 @@ static void final_row(void *context, size_t item, size_t thread)
     float *x = s->x + row * s->hidden_stride, *normed = s->threads[thread].row;
     st->ops->add(x, s->y + row * s->hidden_stride, hidden);
     st->ops->rmsnorm(x, st->model->norm_final, hidden, st->model->arch.norm_eps, normed);
-    s->h_scale[item] = st->ops->quant_head(normed, hidden, width, s->h_hi + item * width, s->h_lo + item * width);
+    int8_t *hi = s->h_hi + item * width, *lo = s->h_lo + item * width;
+    s->h_scale[item] = st->ops->quant_head(normed, hidden, width, hi, lo);
+    for (size_t c = 0; c < width; c++)
+        s->h[item * width + c] = (int16_t)(256 * hi[c] + lo[c]);
+}
+
+/* Both planes of a unit of panels for rows [row, row + n_rows). */
+static void head_rows(const step *st, size_t panel0, size_t panel1, size_t row, size_t n_rows)
+{
+    const trit_session *s = st->s;
+    const trit_planes *head = &st->model->head;
+    size_t width = trit_round_up((size_t)st->model->arch.hidden, 64), at = row * width;
+    size_t first = panel0 * TRIT_HEAD_PANEL, vocab = (size_t)st->model->arch.vocab;
+    size_t end = panel1 * TRIT_HEAD_PANEL < vocab ? panel1 * TRIT_HEAD_PANEL : vocab;
+    size_t bytes = panel0 * head->groups * 64;
+    int64_t hi[HEAD_UNIT_ROWS][HEAD_UNIT], lo[HEAD_UNIT_ROWS][HEAD_UNIT];
+    trit_head_fn *kernel = st->model->kernels.head;
+    kernel(s->h + at, s->h_hi + at, s->h_lo + at, width, n_rows, head->hi + bytes, head->groups, 0, panel1 - panel0,
+           hi[0], HEAD_UNIT);
+    kernel(s->h + at, s->h_hi + at, s->h_lo + at, width, n_rows, head->lo + bytes, head->groups, 0, panel1 - panel0,
+           lo[0], HEAD_UNIT);
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t n = first; n < end; n++)
+            s->logits[(row + r) * s->vocab_stride + n] =
+                ((float)(256 * hi[r][n - first] + lo[r][n - first]) * s->h_scale[row + r]) *
+                exp2_negated(head->shift[n]);
 }
 
 static void head_unit(void *context, size_t item, size_t thread)
 {
     (void)thread;
     const step *st = context;
-    const trit_session *s = st->s;
-    const trit_planes *head = &st->model->head;
-    size_t width = trit_round_up((size_t)st->model->arch.hidden, 64);
-    size_t panel0 = item * HEAD_UNIT_PANELS;
-    size_t panel1 = panel0 + HEAD_UNIT_PANELS < head->n_panels ? panel0 + HEAD_UNIT_PANELS : head->n_panels;
-    st->model->kernels.head(s->h_hi, s->h_lo, width, st->n_logit_rows, head->hi, head->lo, head->groups, panel0, panel1,
-                            (size_t)st->model->arch.vocab, head->shift, s->h_scale, s->logits, s->vocab_stride);
+    size_t n_panels = st->model->head.n_panels, panel0 = item * HEAD_UNIT_PANELS;
+    size_t panel1 = panel0 + HEAD_UNIT_PANELS < n_panels ? panel0 + HEAD_UNIT_PANELS : n_panels;
+    for (size_t row = 0; row < st->n_logit_rows; row += HEAD_UNIT_ROWS) {
+        size_t left = st->n_logit_rows - row;
+        head_rows(st, panel0, panel1, row, left < HEAD_UNIT_ROWS ? left : HEAD_UNIT_ROWS);
+    }
 }
 
 static void sample_output(void *context, size_t item, size_t thread)

@@ -30,15 +30,17 @@ typedef void trit_ternary_fn(const int8_t *restrict x, size_t x_stride, const in
                              const float *restrict row_scale, float *restrict y, size_t y_stride);
 
 /*
- * Output head, panels [panel0, panel1) of 16 vocabulary rows of I16_P16G4.
- *   h_hi, h_lo (M, h_stride) int8: balanced byte planes of the int16 hidden rows; h_scale (M)
- *   hi, lo: first bytes of the two planes; shift (vocab) int8
- *   logits (M, logits_stride): ((float)(exact int64 dot) * h_scale[m]) * 2^-shift[n], for n < vocab only
+ * Output head: one byte plane, panels [panel0, panel1) of 16 vocabulary rows of I16_P16G4. A logit is 256 times the dot with the high
+ * plane plus the dot with the low one; which planes of which panels are read is the caller's choice (screen.h).
+ *   h (M, h_stride) int16: hidden rows; h_hi, h_lo (M, h_stride) int8: their balanced byte planes, h = 256 * h_hi + h_lo. A kernel reads
+ *   whichever it likes.
+ *   plane: first byte of the high or the low plane; any int8
+ *   dots (M, dots_stride) int64: exact sum of plane x h, written for n in [16 panel0, 16 panel1), the padding of the last panel too
+ * M = 1 reads the plane once, as a stream.
  */
-typedef void trit_head_fn(const int8_t *restrict h_hi, const int8_t *restrict h_lo, size_t h_stride, size_t m,
-                          const int8_t *restrict hi, const int8_t *restrict lo, size_t groups, size_t panel0,
-                          size_t panel1, size_t vocab, const int8_t *restrict shift, const float *restrict h_scale,
-                          float *restrict logits, size_t logits_stride);
+typedef void trit_head_fn(const int16_t *restrict h, const int8_t *restrict h_hi, const int8_t *restrict h_lo,
+                          size_t h_stride, size_t m, const int8_t *restrict plane, size_t groups, size_t panel0,
+                          size_t panel1, int64_t *restrict dots, size_t dots_stride);
 
 /*
  * Attention of one KV head over one chunk of up to 64 tokens (4 blocks of 16), for `n_q` query vectors at once (the query heads of a group

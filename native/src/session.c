@@ -68,6 +68,7 @@ static void list_arrays(trit_session *s, allocation list[TRIT_SESSION_ARRAYS])
         {&s->row_scale, 3 * rows, sizeof *s->row_scale},
         {&s->output_rows, outputs, sizeof *s->output_rows},
         {&s->logits_of, outputs, sizeof *s->logits_of},
+        {&s->h, outputs * h_width, sizeof *s->h},
         {&s->h_hi, outputs * h_width, sizeof *s->h_hi},
         {&s->h_lo, outputs * h_width, sizeof *s->h_lo},
         {&s->h_scale, outputs, sizeof *s->h_scale},

@@ -12,7 +12,7 @@ typedef struct trit_thread_scratch {
     trit_attention_scratch attention;
 } trit_thread_scratch;
 
-enum { TRIT_SESSION_ARRAYS = 23 };
+enum { TRIT_SESSION_ARRAYS = 24 };
 
 struct trit_session {
     void *arrays[TRIT_SESSION_ARRAYS]; /* what the array pointers below point to, to be freed */
@@ -41,7 +41,8 @@ struct trit_session {
     /* Rows that have outputs. */
     int32_t *output_rows; /* (max_outputs) row of the step */
     int32_t *logits_of;   /* (max_outputs) row of logits of each output */
-    int8_t *h_hi, *h_lo;  /* (max_outputs, hidden rounded up to 64) */
+    int16_t *h;           /* (max_outputs, hidden rounded up to 64) */
+    int8_t *h_hi, *h_lo;  /* the same in balanced byte planes */
     float *h_scale;       /* (max_outputs) */
     float *logits;        /* (max_outputs, vocab_stride) */
 
