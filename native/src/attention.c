@@ -6,105 +6,42 @@
 #include "mem.h"
 #include "status.h"
 
-/*
- * Query vectors of one call: enough that K and V, read once per call, are used often (prefill), few enough that the accumulators stay in the
- * first-level cache.
- */
-enum { TILE_QUERIES = 32, CHUNK_BLOCKS = TRIT_CHUNK_TOKENS / TRIT_BLOCK_TOKENS };
+enum { CHUNK_BLOCKS = TRIT_CHUNK_TOKENS / TRIT_BLOCK_TOKENS };
 
-/* ---- writing K and V -------------------------------------------------------------------------------------------- */
-
-/* int16 (d) into lane `lane` of [d/2][16][2]. */
-static void scatter_k(int16_t *k, size_t head_dim, size_t lane, const int16_t *row)
+static size_t query_stride(const trit_arch *arch)
 {
-    for (size_t j = 0; j < head_dim; j += 2) {
-        k[(j / 2 * TRIT_BLOCK_TOKENS + lane) * 2] = row[j];
-        k[(j / 2 * TRIT_BLOCK_TOKENS + lane) * 2 + 1] = row[j + 1];
-    }
+    return trit_round_up((size_t)arch->head_dim, 32);
 }
 
-/* int16 (d) into token `lane` of [8][d][2]. */
-static void scatter_v(int16_t *v, size_t head_dim, size_t lane, const int16_t *row)
-{
-    for (size_t j = 0; j < head_dim; j++)
-        v[(lane / 2 * head_dim + j) * 2 + lane % 2] = row[j];
-}
+/* The queries of one KV head of a tile: heads of a row adjacent. */
+typedef struct tile_queries {
+    const trit_attention_job *job;
+    const trit_attention_tile *tile;
+    size_t kv_head, heads, n;
+    trit_attention_scratch *s;
+} tile_queries;
 
-void trit_kv_write(const trit_model *model, const trit_kv *kv, size_t layer, size_t kv_head, trit_rows_run run,
-                   const float *k, const float *v, size_t stride, float *scratch_row)
-{
-    const trit_row_ops *ops = model->kernels.rows;
-    size_t d = kv->head_dim;
-    int16_t quantised[256]; /* the largest head_dim */
-    size_t block = (size_t)run.blocks[run.position / TRIT_BLOCK_TOKENS];
-    trit_kv_part part = trit_kv_part_at(kv, block, layer, kv_head);
-    if (run.position % TRIT_BLOCK_TOKENS == 0)
-        memset(part.k, 0, kv->part_bytes); /* a fresh block: lanes not yet written hold zeros, not what was there */
-    for (size_t i = 0; i < run.n_rows; i++) {
-        size_t position = run.position + i, lane = position % TRIT_BLOCK_TOKENS;
-        memcpy(scratch_row, k + i * stride + kv_head * d, d * sizeof *k);
-        ops->rope(scratch_row, d, model->rope_cos + position * (d / 2), model->rope_sin + position * (d / 2));
-        part.k_scale[lane] = ops->quant_l2(scratch_row, d, quantised);
-        scatter_k(part.k, d, lane, quantised);
-        part.v_scale[lane] = ops->quant_v(v + i * stride + kv_head * d, d, quantised);
-        scatter_v(part.v, d, lane, quantised);
-    }
-}
-
-/* ---- attending -------------------------------------------------------------------------------------------------- */
-
-static size_t query_stride(size_t head_dim)
-{
-    return trit_round_up(head_dim, 32);
-}
-
-static size_t acc_stride(size_t head_dim)
-{
-    return trit_round_up(head_dim, 16);
-}
-
-static size_t group_heads(const trit_model *model)
-{
-    return (size_t)(model->arch.n_heads / model->arch.n_kv_heads);
-}
-
-size_t trit_attention_tile_rows(const trit_model *model)
-{
-    size_t rows = TILE_QUERIES / group_heads(model);
-    return rows < 1 ? 1 : rows;
-}
-
-/* RoPE and int16 of every query of the run, row by row, heads of a row adjacent. */
-static void quantise_queries(const trit_model *model, size_t kv_head, trit_rows_run run, const float *q, size_t stride,
-                             trit_attention_scratch *s)
-{
-    const trit_row_ops *ops = model->kernels.rows;
-    size_t d = (size_t)model->arch.head_dim, heads = group_heads(model);
-    float inv_sqrt_d = 1.0f / sqrtf((float)d);
-    for (size_t i = 0; i < run.n_rows * heads; i++) {
-        size_t position = run.position + i / heads;
-        memcpy(s->row, q + i / heads * stride + (kv_head * heads + i % heads) * d, d * sizeof *q);
-        ops->rope(s->row, d, model->rope_cos + position * (d / 2), model->rope_sin + position * (d / 2));
-        s->q_mul[i] = ops->quant_l2(s->row, d, s->q + i * query_stride(d)) * inv_sqrt_d;
-    }
-}
+/* ---- one chunk -------------------------------------------------------------------------------------------------- */
 
 /* One chunk of the cache: its blocks, and the scales of its lanes side by side. */
 typedef struct chunk {
-    size_t first; /* position of lane 0 */
+    size_t index, first; /* position of lane 0 */
     size_t n_blocks;
     const int16_t *k[CHUNK_BLOCKS], *v[CHUNK_BLOCKS];
     float k_scale[TRIT_CHUNK_TOKENS], v_scale[TRIT_CHUNK_TOKENS];
 } chunk;
 
-static void gather_chunk(chunk *c, const trit_kv *kv, size_t layer, size_t kv_head, const trit_rows_run *run)
+static void gather_chunk(chunk *c, const tile_queries *t, size_t index)
 {
-    size_t last = run->position + run->n_rows - 1; /* the furthest position that any query of the run sees */
+    const trit_rows_run *rows = &t->tile->rows;
+    size_t last = rows->position + rows->n_rows - 1; /* the furthest position that any query of the tile sees */
+    c->index = index;
+    c->first = index * TRIT_CHUNK_TOKENS;
     size_t in_reach = last - c->first + 1;
     c->n_blocks = in_reach >= TRIT_CHUNK_TOKENS ? CHUNK_BLOCKS : (in_reach + TRIT_BLOCK_TOKENS - 1) / TRIT_BLOCK_TOKENS;
     for (size_t b = 0; b < c->n_blocks; b++) {
-        size_t block = (size_t)run->blocks[c->first / TRIT_BLOCK_TOKENS + b];
-        trit_kv_part part = trit_kv_part_at(kv, block, layer, kv_head);
+        size_t block = (size_t)rows->blocks[c->first / TRIT_BLOCK_TOKENS + b];
+        trit_kv_part part = trit_kv_part_at(t->job->kv, block, t->job->layer, t->kv_head);
         c->k[b] = part.k;
         c->v[b] = part.v;
         memcpy(c->k_scale + b * TRIT_BLOCK_TOKENS, part.k_scale, TRIT_BLOCK_TOKENS * sizeof(float));
@@ -112,70 +49,149 @@ static void gather_chunk(chunk *c, const trit_kv *kv, size_t layer, size_t kv_he
     }
 }
 
-/* Queries [from, n_q) of the run see the chunk; out rows as in trit_attend. */
-static void attend_chunk(const trit_model *model, const chunk *c, const trit_rows_run *run, size_t kv_head, float *out,
-                         size_t stride, trit_attention_scratch *s)
+/* The first query of the tile that sees the chunk; all later ones do. */
+static size_t first_query(const tile_queries *t, size_t chunk_index)
 {
-    const trit_kernels *kernels = &model->kernels;
-    size_t d = (size_t)model->arch.head_dim, heads = group_heads(model);
-    size_t from = c->first > run->position ? (c->first - run->position) * heads : 0;
-    size_t n_q = run->n_rows * heads - from;
-    kernels->qk(s->q + from * query_stride(d), query_stride(d), n_q, c->k, c->n_blocks, d, s->dots);
-    for (size_t i = 0; i < n_q; i++) {
-        size_t position = run->position + (from + i) / heads;
-        size_t in_reach = position - c->first + 1;
-        size_t n_valid = in_reach < TRIT_CHUNK_TOKENS ? in_reach : (size_t)TRIT_CHUNK_TOKENS;
-        kernels->rows->chunk_softmax(s->dots + i * TRIT_CHUNK_TOKENS, c->k_scale, c->v_scale, n_valid,
-                                     s->q_mul[from + i], s->a + i * TRIT_CHUNK_TOKENS, &s->m_c[i], &s->l_c[i],
-                                     &s->w_scale[i]);
+    size_t first = chunk_index * TRIT_CHUNK_TOKENS, position = t->tile->rows.position;
+    return first > position ? (first - position) * t->heads : 0;
+}
+
+/* Queries [from, n) of the tile over the chunk: r is of query `from`. */
+static void attend_chunk(const tile_queries *t, const chunk *c, size_t from, trit_chunk_results r)
+{
+    const trit_kernels *kernels = &t->job->model->kernels;
+    const trit_arch *arch = &t->job->model->arch;
+    trit_attention_scratch *s = t->s;
+    size_t n = t->n - from, d = (size_t)arch->head_dim;
+    for (size_t i = 0; i < n; i++) {
+        size_t in_reach = t->tile->rows.position + (from + i) / t->heads - c->first + 1;
+        s->n_valid[i] = (int32_t)(in_reach < TRIT_CHUNK_TOKENS ? in_reach : TRIT_CHUNK_TOKENS);
     }
-    kernels->av(s->a, n_q, c->v, c->n_blocks, d, s->acc, acc_stride(d));
-    for (size_t i = 0; i < n_q; i++) {
-        size_t query = from + i;
-        float *o = out + query / heads * stride + (kv_head * heads + query % heads) * d;
-        kernels->rows->chunk_merge(s->acc + i * acc_stride(d), d, s->w_scale[i], s->m_c[i], s->l_c[i], c->first == 0,
-                                   &s->m[query], &s->l[query], o);
+    kernels->qk(s->q + from * query_stride(arch), query_stride(arch), n, c->k, c->n_blocks, d, s->dots);
+    kernels->rows->chunk_softmax(s->dots, c->k_scale, c->v_scale, n, s->n_valid, s->q_mul + from, s->a, r.m_c, r.l_c,
+                                 r.w_scale);
+    kernels->av(s->a, n, c->v, c->n_blocks, d, r.acc, trit_acc_stride(arch));
+}
+
+static void merge_chunk(const tile_queries *t, size_t chunk_index, size_t from, trit_chunk_results r)
+{
+    const trit_arch *arch = &t->job->model->arch;
+    size_t stride = trit_acc_stride(arch);
+    trit_attention_scratch *s = t->s;
+    t->job->model->kernels.rows->chunk_merge(r.acc, stride, t->n - from, (size_t)arch->head_dim, r.w_scale, r.m_c,
+                                             r.l_c, chunk_index == 0, s->m + from, s->l + from, s->o + from * stride);
+}
+
+/* ---- one item --------------------------------------------------------------------------------------------------- */
+
+/* RoPE and int16 of every query. */
+static void quantise_queries(const tile_queries *t)
+{
+    const trit_model *model = t->job->model;
+    const trit_row_ops *ops = model->kernels.rows;
+    const trit_rows_run *rows = &t->tile->rows;
+    size_t d = (size_t)model->arch.head_dim;
+    float inv_sqrt_d = 1.0f / sqrtf((float)d), rotated[TRIT_MAX_HEAD_DIM];
+    for (size_t i = 0; i < t->n; i++) {
+        size_t row = i / t->heads, position = rows->position + row;
+        ops->rope(t->job->q + (rows->row + row) * t->job->query_stride + (t->kv_head * t->heads + i % t->heads) * d, d,
+                  model->rope_cos + position * (d / 2), model->rope_sin + position * (d / 2), rotated);
+        t->s->q_mul[i] = ops->quant_l2(rotated, d, t->s->q + i * query_stride(&model->arch)) * inv_sqrt_d;
     }
 }
 
-void trit_attend(const trit_model *model, const trit_kv *kv, size_t layer, size_t kv_head, trit_rows_run run,
-                 const float *q, float *out, size_t stride, trit_attention_scratch *scratch)
+static trit_chunk_results results_at(trit_chunk_results r, size_t index, size_t acc_stride)
 {
-    size_t d = kv->head_dim, heads = group_heads(model);
-    quantise_queries(model, kv_head, run, q, stride, scratch);
+    return (trit_chunk_results){r.acc + index * acc_stride, r.m_c + index, r.l_c + index, r.w_scale + index};
+}
+
+/* Where a tile of several pieces leaves what query 0 got from the chunk. */
+static trit_chunk_results shared_results(const tile_queries *t, size_t chunk_index)
+{
+    size_t index = t->tile->first_result + (t->kv_head * t->tile->n_chunks + chunk_index) * t->n;
+    return results_at(t->job->plan->results, index, trit_acc_stride(&t->job->model->arch));
+}
+
+/* The last piece of the tile to be finished merges all. */
+static int finishes_tile(const tile_queries *t)
+{
+    const trit_attention_plan *plan = t->job->plan;
+    size_t index = (size_t)(t->tile - plan->tiles) * (size_t)plan->arch->n_kv_heads + t->kv_head;
+    if (atomic_fetch_sub_explicit(&plan->unfinished[index], 1, memory_order_acq_rel) != 1)
+        return 0;
+    atomic_store_explicit(&plan->unfinished[index], t->tile->n_pieces, memory_order_relaxed); /* for the next layer */
+    return 1;
+}
+
+/* o / l of every query to its place. */
+static void write_outputs(const tile_queries *t)
+{
+    const trit_arch *arch = &t->job->model->arch;
+    size_t d = (size_t)arch->head_dim;
+    for (size_t i = 0; i < t->n; i++) {
+        size_t row = t->tile->rows.row + i / t->heads, head = t->kv_head * t->heads + i % t->heads;
+        t->job->model->kernels.rows->scale(t->s->o + i * trit_acc_stride(arch), 1.0f / t->s->l[i], d,
+                                           t->job->out + row * t->job->query_stride + head * d);
+    }
+}
+
+void trit_attend(const trit_attention_job *job, size_t item, trit_attention_scratch *scratch)
+{
+    const trit_attention_plan *plan = job->plan;
+    const trit_attention_piece *piece = &plan->pieces[item % plan->n_pieces];
+    const trit_attention_tile *tile = &plan->tiles[piece->tile];
+    size_t heads = trit_group_heads(plan->arch);
+    const tile_queries t = {job, tile, item / plan->n_pieces, heads, tile->rows.n_rows * heads, scratch};
+    if (tile->writes && piece->end_chunk == tile->n_chunks)
+        trit_kv_write(job->model, job->kv, job->layer, t.kv_head, tile->rows, job->k + tile->rows.row * job->kv_stride,
+                      job->v + tile->rows.row * job->kv_stride, job->kv_stride);
+    quantise_queries(&t);
     chunk c;
     memset(&c, 0, sizeof c);
-    for (c.first = 0; c.first < run.position + run.n_rows; c.first += TRIT_CHUNK_TOKENS) {
-        gather_chunk(&c, kv, layer, kv_head, &run);
-        attend_chunk(model, &c, &run, kv_head, out, stride, scratch);
+    for (size_t index = piece->first_chunk; index < piece->end_chunk; index++) {
+        size_t from = first_query(&t, index);
+        gather_chunk(&c, &t, index);
+        if (tile->n_pieces > 1) {
+            attend_chunk(&t, &c, from, results_at(shared_results(&t, index), from, trit_acc_stride(plan->arch)));
+        } else {
+            attend_chunk(&t, &c, from, scratch->results);
+            merge_chunk(&t, index, from, scratch->results);
+        }
     }
-    for (size_t i = 0; i < run.n_rows * heads; i++)
-        model->kernels.rows->scale(out + i / heads * stride + (kv_head * heads + i % heads) * d, 1.0f / scratch->l[i],
-                                   d);
+    if (tile->n_pieces > 1) {
+        if (!finishes_tile(&t))
+            return;
+        for (size_t index = 0; index < tile->n_chunks; index++) {
+            size_t from = first_query(&t, index);
+            merge_chunk(&t, index, from, results_at(shared_results(&t, index), from, trit_acc_stride(plan->arch)));
+        }
+    }
+    write_outputs(&t);
 }
 
 /* ---- scratch ---------------------------------------------------------------------------------------------------- */
 
-trit_status trit_attention_scratch_create(trit_attention_scratch *out, const trit_model *model, trit_error *err)
+trit_status trit_attention_scratch_create(trit_attention_scratch *out, const trit_arch *arch, trit_error *err)
 {
-    size_t d = (size_t)model->arch.head_dim;
-    size_t n = trit_attention_tile_rows(model) * group_heads(model); /* bounded by the architecture's limits */
-    trit_attention_scratch s = {.max_queries = n};
-    s.q = trit_alloc(n * query_stride(d), sizeof *s.q);
+    size_t n = trit_attention_tile_rows(arch) * trit_group_heads(arch); /* bounded by the architecture's limits */
+    trit_attention_scratch s = {0};
+    s.q = trit_alloc(n * query_stride(arch), sizeof *s.q);
     s.dots = trit_alloc(n * TRIT_CHUNK_TOKENS, sizeof *s.dots);
     s.a = trit_alloc(n * TRIT_CHUNK_TOKENS, sizeof *s.a);
-    s.acc = trit_alloc(n * acc_stride(d), sizeof *s.acc);
-    s.row = trit_alloc(d, sizeof *s.row);
+    s.results.acc = trit_alloc(n * trit_acc_stride(arch), sizeof *s.results.acc);
+    s.n_valid = trit_alloc(n, sizeof *s.n_valid);
     s.q_mul = trit_alloc(n * 6, sizeof *s.q_mul);
-    if (s.q == NULL || s.dots == NULL || s.a == NULL || s.acc == NULL || s.row == NULL || s.q_mul == NULL) {
+    s.o = trit_alloc(n * trit_acc_stride(arch), sizeof *s.o);
+    if (s.q == NULL || s.dots == NULL || s.a == NULL || s.results.acc == NULL || s.n_valid == NULL || s.q_mul == NULL ||
+        s.o == NULL) {
         trit_attention_scratch_destroy(&s);
-        return trit_fail(err, TRIT_ERR_MEMORY, "no memory for attention over %zu queries of %zu", n, d);
+        return trit_fail(err, TRIT_ERR_MEMORY, "no memory for attention over %zu queries of %d", n, arch->head_dim);
     }
     s.m = s.q_mul + n;
     s.l = s.m + n;
-    s.w_scale = s.l + n;
-    s.m_c = s.w_scale + n;
-    s.l_c = s.m_c + n;
+    s.results.w_scale = s.l + n;
+    s.results.m_c = s.results.w_scale + n;
+    s.results.l_c = s.results.m_c + n;
     *out = s;
     return TRIT_OK;
 }
@@ -185,8 +201,9 @@ void trit_attention_scratch_destroy(trit_attention_scratch *scratch)
     trit_free(scratch->q);
     trit_free(scratch->dots);
     trit_free(scratch->a);
-    trit_free(scratch->acc);
-    trit_free(scratch->row);
+    trit_free(scratch->results.acc);
+    trit_free(scratch->n_valid);
     trit_free(scratch->q_mul);
+    trit_free(scratch->o);
     *scratch = (trit_attention_scratch){0};
 }

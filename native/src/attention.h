@@ -1,43 +1,45 @@
 /*
  * attention.h - integer attention over the paged KV cache, docs/numerics.md "Attention".
  *
- * First every row's K and V are written (trit_kv_write), then every row attends (trit_attend): a row sees earlier rows of the
- * same step as the cache holds them, exactly as it would had they come one step earlier.
+ * A row sees earlier rows of the same step as the cache holds them, exactly as it would had they come one step earlier: K and V of every
+ * row are written before a row that sees them attends. Where a sequence's rows are one tile, the tile's last item does both.
  */
 #ifndef TRIT_ATTENTION_H
 #define TRIT_ATTENTION_H
 
+#include "attention_plan.h"
 #include "kv.h"
 
-/* Consecutive rows of one sequence. */
-typedef struct trit_rows_run {
-    const int32_t *blocks; /* the sequence's block table */
-    size_t row, n_rows;    /* rows of the step */
-    size_t position;       /* of the first */
-} trit_rows_run;
-
-/* Scratch of one thread for up to max_queries query vectors at once. */
+/* Scratch of one thread for the queries of a tile. */
 typedef struct trit_attention_scratch {
-    size_t max_queries;
-    int16_t *q;                                 /* (max_queries, head_dim rounded up to 32) */
-    int32_t *dots;                              /* (max_queries, 64) */
-    int16_t *a;                                 /* (max_queries, 64) */
-    int32_t *acc;                               /* (max_queries, head_dim rounded up to 16) */
-    float *q_mul, *m, *l, *w_scale, *m_c, *l_c; /* (max_queries) */
-    float *row;                                 /* (head_dim) */
+    int16_t *q;                 /* (tile queries, head_dim rounded up to 32) */
+    int32_t *dots;              /* (tile queries, 64) */
+    int16_t *a;                 /* (tile queries, 64) */
+    trit_chunk_results results; /* (tile queries) of the running chunk */
+    int32_t *n_valid;           /* (tile queries) tokens of the running chunk that the query sees */
+    float *q_mul, *m, *l;       /* (tile queries) */
+    float *o;                   /* (tile queries, head_dim rounded up to 16) */
 } trit_attention_scratch;
 
-trit_status trit_attention_scratch_create(trit_attention_scratch *out, const trit_model *model, trit_error *err);
+trit_status trit_attention_scratch_create(trit_attention_scratch *out, const trit_arch *arch, trit_error *err);
 void trit_attention_scratch_destroy(trit_attention_scratch *scratch);
-/* Rows of one sequence that one call of trit_attend takes. */
-size_t trit_attention_tile_rows(const trit_model *model);
 
-/* Rotate, quantise and store one KV head of the rows of one block. k, v (n_rows, stride) float, at the run's first row. */
+/* One layer's attention: q, out (rows of the step, query_stride), k, v (rows of the step, kv_stride) float. */
+typedef struct trit_attention_job {
+    const trit_model *model;
+    const trit_kv *kv;
+    const trit_attention_plan *plan;
+    size_t layer;
+    const float *q, *k, *v;
+    float *out;
+    size_t query_stride, kv_stride;
+} trit_attention_job;
+
+/* Rotate, quantise and store one KV head of consecutive rows. k, v (n_rows, stride) float, at the run's first row. */
 void trit_kv_write(const trit_model *model, const trit_kv *kv, size_t layer, size_t kv_head, trit_rows_run run,
-                   const float *k, const float *v, size_t stride, float *scratch_row);
+                   const float *k, const float *v, size_t stride);
 
-/* The query heads of one KV head for the rows of the run. q, out (n_rows, stride) float, at the run's first row. */
-void trit_attend(const trit_model *model, const trit_kv *kv, size_t layer, size_t kv_head, trit_rows_run run,
-                 const float *q, float *out, size_t stride, trit_attention_scratch *scratch);
+/* Item 0 .. n_pieces * n_kv_heads - 1 of the plan, each exactly once, by any thread. */
+void trit_attend(const trit_attention_job *job, size_t item, trit_attention_scratch *scratch);
 
 #endif

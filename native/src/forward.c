@@ -28,7 +28,7 @@ typedef struct step {
     const trit_model *model;
     const trit_row_ops *ops;
     const trit_batch *batch;
-    size_t n_rows, n_segments, n_tiles, n_logit_rows;
+    size_t n_rows, n_logit_rows;
 
     /* What the running stage works on. */
     size_t layer;
@@ -146,44 +146,31 @@ void trit_quantise_rows(trit_session *s, const trit_linear *linear, const float 
 
 /* ---- attention stages ------------------------------------------------------------------------------------------- */
 
-/* Cut every sequence's rows at block boundaries (segments, for writing) and into tiles (for attending). */
-static void cut_rows(step *st)
-{
-    const trit_batch *b = st->batch;
-    size_t tile_rows = trit_attention_tile_rows(st->model);
-    for (int32_t seq = 0; seq < b->n_seqs; seq++) {
-        const int32_t *blocks = b->block_tables + (size_t)seq * (size_t)b->max_blocks;
-        size_t row = (size_t)b->cu_rows[seq], end = (size_t)b->cu_rows[seq + 1], start = (size_t)b->start_pos[seq];
-        for (size_t n, at = row; at < end; at += n) {
-            size_t position = start + (at - row), in_block = TRIT_BLOCK_TOKENS - position % TRIT_BLOCK_TOKENS;
-            n = end - at < in_block ? end - at : in_block;
-            st->s->segments[st->n_segments++] = (trit_rows_run){blocks, at, n, position};
-        }
-        for (size_t n, at = row; at < end; at += n) {
-            n = end - at < tile_rows ? end - at : tile_rows;
-            st->s->tiles[st->n_tiles++] = (trit_rows_run){blocks, at, n, start + (at - row)};
-        }
-    }
-}
-
 static void write_item(void *context, size_t item, size_t thread)
 {
+    (void)thread;
     const step *st = context;
     const trit_session *s = st->s;
-    size_t kv_heads = (size_t)st->model->arch.n_kv_heads;
-    trit_rows_run run = s->segments[item / kv_heads];
-    trit_kv_write(st->model, s->kv, st->layer, item % kv_heads, run, s->k + run.row * s->kv_stride,
-                  s->v + run.row * s->kv_stride, s->kv_stride, s->threads[thread].row);
+    trit_rows_run run = s->plan.segments[item % s->plan.n_segments];
+    trit_kv_write(st->model, s->kv, st->layer, item / s->plan.n_segments, run, s->k + run.row * s->kv_stride,
+                  s->v + run.row * s->kv_stride, s->kv_stride);
 }
 
 static void attend_item(void *context, size_t item, size_t thread)
 {
     const step *st = context;
     trit_session *s = st->s;
-    size_t kv_heads = (size_t)st->model->arch.n_kv_heads;
-    trit_rows_run run = s->tiles[item / kv_heads];
-    trit_attend(st->model, s->kv, st->layer, item % kv_heads, run, s->q + run.row * s->query_stride,
-                s->attn + run.row * s->query_stride, s->query_stride, &s->threads[thread].attention);
+    const trit_attention_job job = {.model = st->model,
+                                    .kv = s->kv,
+                                    .plan = &s->plan,
+                                    .layer = st->layer,
+                                    .q = s->q,
+                                    .k = s->k,
+                                    .v = s->v,
+                                    .out = s->attn,
+                                    .query_stride = s->query_stride,
+                                    .kv_stride = s->kv_stride};
+    trit_attend(&job, item, &s->threads[thread].attention);
 }
 
 /* ---- layers ----------------------------------------------------------------------------------------------------- */
@@ -198,8 +185,8 @@ static void attention_block(step *st, const trit_layer *layer)
                                    {&linears[TRIT_T_K], s->k, s->kv_stride},
                                    {&linears[TRIT_T_V], s->v, s->kv_stride}};
     trit_linear_run(s, qkv, 3, st->n_rows);
-    trit_pool_run(s->pool, write_item, st, st->n_segments * kv_heads, s->n_threads);
-    trit_pool_run(s->pool, attend_item, st, st->n_tiles * kv_heads, s->n_threads);
+    trit_pool_run(s->pool, write_item, st, s->plan.n_segments * kv_heads, s->n_threads);
+    trit_pool_run(s->pool, attend_item, st, s->plan.n_pieces * kv_heads, s->n_threads);
     over_rows(st, attn_out_row, layer->norm_attn_sub, &linears[TRIT_T_O]);
     trit_linear_run(s, &(trit_linear_job){&linears[TRIT_T_O], s->y, s->hidden_stride}, 1, st->n_rows);
 }
@@ -317,7 +304,7 @@ trit_status trit_forward(trit_session *s, const trit_batch *batch, trit_choice *
                .n_rows = (size_t)batch->n_rows,
                .choices = choices};
     assert(st.n_rows >= 1);
-    cut_rows(&st);
+    trit_attention_plan_cut(&s->plan, batch);
     trit_pool_run(s->pool, embed_row, &st, st.n_rows, s->n_threads);
     for (st.layer = 0; st.layer < (size_t)s->model->arch.n_layers; st.layer++) {
         const trit_layer *layer = &s->model->layers[st.layer];

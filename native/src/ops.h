@@ -77,20 +77,23 @@ typedef struct trit_row_ops {
     float (*quant_l2)(const float *v, size_t n, int16_t *q);
     /* absmax int16 (32,767); returns scale */
     float (*quant_v)(const float *v, size_t n, int16_t *q);
-    /* in place, half split */
-    void (*rope)(float *x, size_t head_dim, const float *cos_row, const float *sin_row);
+    /* half split; out may not be x */
+    void (*rope)(const float *x, size_t head_dim, const float *cos_row, const float *sin_row, float *out);
     void (*add)(float *x, const float *y, size_t n);
     /* m = relu(g)^2 * u, and silu(g) * u with silu(g) = g / (1 + exp(-g)) */
     void (*relu2_mul)(const float *g, const float *u, size_t n, float *m);
     void (*silu_mul)(const float *g, const float *u, size_t n, float *m);
-    /* Chunk softmax, docs/numerics.md "Attention" steps 1 to 3 for one query: dots (64), k_scale (64), v_scale (64), n valid lanes.
-     * Writes a (64) int16, *m_c, *l_c and *w_scale = W / 32704. */
-    void (*chunk_softmax)(const int32_t *dots, const float *k_scale, const float *v_scale, size_t n_valid, float q_mul,
-                          int16_t *a, float *m_c, float *l_c, float *w_scale);
-    /* o_c = (float)acc * w_scale, merged into the running (m, l, o); first != 0 starts it */
-    void (*chunk_merge)(const int32_t *acc, size_t n, float w_scale, float m_c, float l_c, int first, float *m,
-                        float *l, float *o);
-    void (*scale)(float *o, float factor, size_t n);
+    /* Chunk softmax, docs/numerics.md "Attention" steps 1 to 3, of n_q queries: dots (n_q, 64), k_scale (64), v_scale (64), n_valid (n_q)
+     * lanes that count, 1 to 64, q_mul (n_q). Writes a (n_q, 64) int16, m_c, l_c and w_scale = W / 32704 (n_q). What stands in the other
+     * lanes of dots and scales does not matter. */
+    void (*chunk_softmax)(const int32_t *dots, const float *k_scale, const float *v_scale, size_t n_q,
+                          const int32_t *n_valid, const float *q_mul, int16_t *a, float *m_c, float *l_c,
+                          float *w_scale);
+    /* o_c = (float)acc * w_scale, merged into the running m, l (n_q) and o; acc and o (n_q, stride), n of each row; first != 0 starts them */
+    void (*chunk_merge)(const int32_t *acc, size_t stride, size_t n_q, size_t n, const float *w_scale, const float *m_c,
+                        const float *l_c, int first, float *m, float *l, float *o);
+    /* out[i] = o[i] * factor; out may be o */
+    void (*scale)(const float *o, float factor, size_t n, float *out);
     /* max and log of the sum of exp over n logits; returns 0 if any is not finite */
     int (*log_sum_exp)(const float *logits, size_t n, float *lse);
     float (*exp1)(float x);

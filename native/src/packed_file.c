@@ -21,7 +21,6 @@ enum {
     MAX_WIDTH = 131072,
     MAX_LAYERS = 1024,
     MAX_HEADS = 1024,
-    MAX_HEAD_DIM = 256,
     MAX_VOCAB = 1 << 24,
     MAX_POSITIONS = 1 << 24
 };
@@ -46,7 +45,7 @@ trit_status trit_arch_check(const trit_arch *arch, trit_error *err)
         {"n_layers", arch->n_layers, 1, MAX_LAYERS, 1},
         {"n_heads", arch->n_heads, 1, MAX_HEADS, 1},
         {"n_kv_heads", arch->n_kv_heads, 1, MAX_HEADS, 1},
-        {"head_dim", arch->head_dim, 2, MAX_HEAD_DIM, 2},
+        {"head_dim", arch->head_dim, 2, TRIT_MAX_HEAD_DIM, 2},
         {"vocab", arch->vocab, 1, MAX_VOCAB, 1},
         {"max_positions", arch->max_positions, 1, MAX_POSITIONS, 1},
         {"activation", arch->activation, TRIT_ACT_RELU2, TRIT_ACT_SILU, 1},

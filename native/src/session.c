@@ -73,7 +73,6 @@ static void list_arrays(trit_session *s, allocation list[TRIT_SESSION_ARRAYS])
         {&s->h_lo, outputs * h_width, sizeof *s->h_lo},
         {&s->h_scale, outputs, sizeof *s->h_scale},
         {&s->logits, outputs * s->vocab_stride, sizeof *s->logits},
-        {&s->segments, 2 * rows, sizeof *s->segments},
         {&s->writers, s->kv->n_blocks, sizeof *s->writers},
     };
     memcpy(list, arrays, sizeof arrays);
@@ -92,17 +91,20 @@ static trit_status allocate(trit_session *s, trit_error *err)
         memcpy(arrays[i].place, &memory,
                sizeof memory); /* object pointers of any type look alike on every POSIX system */
     }
-    s->tiles = s->segments + s->options.max_rows;
+    trit_status status =
+        trit_attention_plan_create(&s->plan, &s->model->arch, (size_t)s->options.max_rows, s->n_threads, err);
+    if (status != TRIT_OK)
+        return status;
     for (size_t i = 0; i < s->n_threads; i++) {
         s->threads[i].row = trit_alloc(widest_input(&s->model->arch), sizeof(float));
         if (s->threads[i].row == NULL)
             return trit_fail(err, TRIT_ERR_MEMORY, "no memory for the scratch row of thread %zu", i);
-        trit_status status = trit_attention_scratch_create(&s->threads[i].attention, s->model, err);
+        status = trit_attention_scratch_create(&s->threads[i].attention, &s->model->arch, err);
         if (status != TRIT_OK)
             return status;
     }
     for (size_t i = 0; i < s->n_samplers; i++) {
-        trit_status status = trit_sampler_scratch_create(&s->samplers[i], (size_t)s->model->arch.vocab, err);
+        status = trit_sampler_scratch_create(&s->samplers[i], (size_t)s->model->arch.vocab, err);
         if (status != TRIT_OK)
             return status;
     }
@@ -152,6 +154,7 @@ void trit_session_tear_down(trit_session *s)
         trit_attention_scratch_destroy(&s->threads[i].attention);
         trit_free(s->threads[i].row);
     }
+    trit_attention_plan_destroy(&s->plan);
     for (size_t i = TRIT_SESSION_ARRAYS; i-- > 0;)
         trit_free(s->arrays[i]);
     trit_free(s);

@@ -12,7 +12,7 @@ typedef struct trit_thread_scratch {
     trit_attention_scratch attention;
 } trit_thread_scratch;
 
-enum { TRIT_SESSION_ARRAYS = 24 };
+enum { TRIT_SESSION_ARRAYS = 23 };
 
 struct trit_session {
     void *arrays[TRIT_SESSION_ARRAYS]; /* what the array pointers below point to, to be freed */
@@ -46,9 +46,8 @@ struct trit_session {
     float *h_scale;       /* (max_outputs) */
     float *logits;        /* (max_outputs, vocab_stride) */
 
-    trit_rows_run *segments; /* (max_rows) rows within one block */
-    trit_rows_run *tiles;    /* (max_rows) rows that attend together */
-    uint64_t *writers;       /* (n_blocks) step that last wrote the block */
+    trit_attention_plan plan; /* of the running step */
+    uint64_t *writers;        /* (n_blocks) step that last wrote the block */
     uint64_t step;
     trit_session_stats stats;
 };

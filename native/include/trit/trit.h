@@ -29,6 +29,7 @@ extern "C" {
 #define TRIT_HEAD_PANEL 16   /* vocabulary rows of one head panel */
 #define TRIT_MAX_TOP 20      /* largest number of top log-probabilities */
 #define TRIT_HASH_BYTES 32
+#define TRIT_MAX_HEAD_DIM 256
 
 typedef enum trit_status {
     TRIT_OK = 0,
@@ -78,7 +79,7 @@ typedef struct trit_arch {
     int32_t n_layers;
     int32_t n_heads;
     int32_t n_kv_heads; /* divides n_heads */
-    int32_t head_dim;   /* even, 2..256 */
+    int32_t head_dim;   /* even, 2..TRIT_MAX_HEAD_DIM */
     int32_t vocab;
     int32_t max_positions; /* rows of the RoPE tables: the largest context */
     int32_t activation;    /* trit_activation */

@@ -220,13 +220,14 @@ static float quant_v(const float *restrict v, size_t n, int16_t *restrict q)
     return a / 32767.0f;
 }
 
-static void rope(float *restrict x, size_t head_dim, const float *restrict cos_row, const float *restrict sin_row)
+static void rope(const float *restrict x, size_t head_dim, const float *restrict cos_row, const float *restrict sin_row,
+                 float *restrict out)
 {
     size_t half = head_dim / 2;
     for (size_t i = 0; i < half; i++) {
         float first = x[i], second = x[i + half];
-        x[i] = fmaf(first, cos_row[i], -(second * sin_row[i]));
-        x[i + half] = fmaf(second, cos_row[i], first * sin_row[i]);
+        out[i] = fmaf(first, cos_row[i], -(second * sin_row[i]));
+        out[i + half] = fmaf(second, cos_row[i], first * sin_row[i]);
     }
 }
 
@@ -250,33 +251,36 @@ static void silu_mul(const float *g, const float *u, size_t n, float *m)
         m[i] = (g[i] / (1.0f + exp_lane(-g[i]))) * u[i];
 }
 
-static void chunk_softmax(const int32_t *restrict dots, const float *restrict k_scale, const float *restrict v_scale,
-                          size_t n_valid, float q_mul, int16_t *restrict a, float *restrict m_c, float *restrict l_c,
-                          float *restrict w_scale)
+/*
+ * One query. Every loop runs over all 64 lanes, so that it becomes a few vectors without a rest; lanes that do not count take lane 0's
+ * score for the maximum and 0 afterwards.
+ */
+static inline void softmax_lanes(const int32_t *restrict dots, const float *restrict k_scale,
+                                 const float *restrict v_scale, size_t n_valid, float q_mul, int16_t *restrict a,
+                                 float *restrict m_c, float *restrict l_c, float *restrict w_scale)
 {
-    float score[TRIT_CHUNK_TOKENS], e[TRIT_CHUNK_TOKENS], w[TRIT_CHUNK_TOKENS];
-    if (n_valid > TRIT_CHUNK_TOKENS)
-        n_valid = TRIT_CHUNK_TOKENS;
-    for (size_t t = 0; t < n_valid; t++)
+    float score[TRIT_CHUNK_TOKENS], e[TRIT_CHUNK_TOKENS], w[TRIT_CHUNK_TOKENS], largest[LANES];
+    for (size_t t = 0; t < TRIT_CHUNK_TOKENS; t++)
         score[t] = (float)dots[t] * (k_scale[t] * q_mul);
-
-    float m = n_valid > 0 ? score[0] : 0.0f;
-    for (size_t t = 1; t < n_valid; t++)
-        m = score[t] > m ? score[t] : m;
-
     for (size_t t = n_valid; t < TRIT_CHUNK_TOKENS; t++)
-        score[t] = m;
+        score[t] = score[0];
+
+    for (size_t j = 0; j < LANES; j++)
+        largest[j] = score[j + LANES] > score[j] ? score[j + LANES] : score[j];
+    for (size_t width = LANES / 2; width > 0; width /= 2)
+        for (size_t j = 0; j < width; j++)
+            largest[j] = largest[j + width] > largest[j] ? largest[j + width] : largest[j];
+    float m = largest[0];
+    *m_c = m;
+
     for (size_t t = 0; t < TRIT_CHUNK_TOKENS; t++)
         e[t] = exp_lane(score[t] - m);
-    for (size_t t = n_valid; t < TRIT_CHUNK_TOKENS; t++)
-        e[t] = 0.0f;
-    *m_c = m;
-    *l_c = lane_sum_chunk(e);
-
-    for (size_t t = 0; t < n_valid; t++)
+    for (size_t t = 0; t < TRIT_CHUNK_TOKENS; t++)
         w[t] = e[t] * v_scale[t];
     for (size_t t = n_valid; t < TRIT_CHUNK_TOKENS; t++)
-        w[t] = 0.0f;
+        e[t] = w[t] = 0.0f;
+    *l_c = lane_sum_chunk(e);
+
     float total = at_least(lane_sum_chunk(w), 1e-30f);
     float s = 32704.0f / total;
     for (size_t t = 0; t < TRIT_CHUNK_TOKENS; t++)
@@ -284,29 +288,59 @@ static void chunk_softmax(const int32_t *restrict dots, const float *restrict k_
     *w_scale = total / 32704.0f;
 }
 
-static void chunk_merge(const int32_t *restrict acc, size_t n, float w_scale, float m_c, float l_c, int first,
-                        float *restrict m, float *restrict l, float *restrict o)
+static void chunk_softmax(const int32_t *restrict dots, const float *restrict k_scale, const float *restrict v_scale,
+                          size_t n_q, const int32_t *restrict n_valid, const float *restrict q_mul, int16_t *restrict a,
+                          float *restrict m_c, float *restrict l_c, float *restrict w_scale)
 {
-    if (first) {
-        for (size_t j = 0; j < n; j++)
-            o[j] = (float)acc[j] * w_scale;
-        *m = m_c;
-        *l = l_c;
-        return;
-    }
-    float larger = m_c > *m ? m_c : *m;
-    float keep = exp_lane(*m - larger);
-    float take = exp_lane(m_c - larger);
-    *l = fmaf(*l, keep, l_c * take);
-    *m = larger;
-    for (size_t j = 0; j < n; j++)
-        o[j] = fmaf(o[j], keep, ((float)acc[j] * w_scale) * take);
+    for (size_t i = 0; i < n_q; i++)
+        softmax_lanes(dots + i * TRIT_CHUNK_TOKENS, k_scale, v_scale, (size_t)n_valid[i], q_mul[i],
+                      a + i * TRIT_CHUNK_TOKENS, &m_c[i], &l_c[i], &w_scale[i]);
 }
 
-static void scale(float *o, float factor, size_t n)
+enum { MERGE_QUERIES = 16 };
+
+/* Up to MERGE_QUERIES queries: their factors first, as vectors. */
+static void merge_some(const int32_t *restrict acc, size_t stride, size_t n_q, size_t n, const float *restrict w_scale,
+                       const float *restrict m_c, const float *restrict l_c, float *restrict m, float *restrict l,
+                       float *restrict o)
+{
+    float keep[MERGE_QUERIES] = {0}, take[MERGE_QUERIES] = {0};
+    for (size_t i = 0; i < n_q; i++) {
+        float larger = m_c[i] > m[i] ? m_c[i] : m[i];
+        keep[i] = m[i] - larger;
+        take[i] = m_c[i] - larger;
+        m[i] = larger;
+    }
+    for (size_t i = 0; i < MERGE_QUERIES; i++) {
+        keep[i] = exp_lane(keep[i]);
+        take[i] = exp_lane(take[i]);
+    }
+    for (size_t i = 0; i < n_q; i++) {
+        l[i] = fmaf(l[i], keep[i], l_c[i] * take[i]);
+        for (size_t j = 0; j < n; j++)
+            o[i * stride + j] = fmaf(o[i * stride + j], keep[i], ((float)acc[i * stride + j] * w_scale[i]) * take[i]);
+    }
+}
+
+static void chunk_merge(const int32_t *restrict acc, size_t stride, size_t n_q, size_t n, const float *restrict w_scale,
+                        const float *restrict m_c, const float *restrict l_c, int first, float *restrict m,
+                        float *restrict l, float *restrict o)
+{
+    for (size_t i = 0; first && i < n_q; i++) {
+        m[i] = m_c[i];
+        l[i] = l_c[i];
+        for (size_t j = 0; j < n; j++)
+            o[i * stride + j] = (float)acc[i * stride + j] * w_scale[i];
+    }
+    for (size_t i = 0; !first && i < n_q; i += MERGE_QUERIES)
+        merge_some(acc + i * stride, stride, n_q - i < MERGE_QUERIES ? n_q - i : MERGE_QUERIES, n, w_scale + i, m_c + i,
+                   l_c + i, m + i, l + i, o + i * stride);
+}
+
+static void scale(const float *o, float factor, size_t n, float *out)
 {
     for (size_t i = 0; i < n; i++)
-        o[i] = o[i] * factor;
+        out[i] = o[i] * factor;
 }
 
 static int log_sum_exp(const float *restrict logits, size_t n, float *restrict lse)
