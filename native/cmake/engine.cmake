@@ -1,9 +1,8 @@
 # engine.cmake - everything of libtrit above the kernels.
 set(TRIT_ENGINE_SOURCES
-  src/status.c src/mem.c src/checksum.c
+  src/mem.c src/checksum.c
   src/packed_file.c src/model.c src/kv.c
   src/thread_pool.c src/linear.c src/attention.c src/attention_plan.c src/kv_write.c src/rank.c src/sampler.c src/sampler_check.c
   src/batch.c src/session.c src/forward.c
   src/measure/measure.c
   src/api.c)
-set_source_files_properties(src/status.c PROPERTIES COMPILE_DEFINITIONS TRIT_VERSION="${PROJECT_VERSION}")

@@ -282,9 +282,8 @@ trit_status trit_measure_int8(trit_isa isa, int32_t n_threads, double seconds, d
         return trit_fail(err, TRIT_ERR_ARGUMENT, "seconds is %g, expected 0.001 to 60", seconds);
     if (isa == TRIT_ISA_AUTO)
         isa = trit_isa_best();
-    if (!trit_isa_supported(isa))
-        return trit_fail(err, TRIT_ERR_UNSUPPORTED, "instruction set %s (%d) is not in this build or not on this CPU",
-                         trit_isa_name(isa), (int)isa);
+    if ((status = trit_isa_check(isa, err)) != TRIT_OK)
+        return status;
     return trit_int8_rate(isa, n_threads, seconds, ops_per_second, err);
 }
 

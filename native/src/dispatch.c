@@ -1,82 +1,108 @@
 /*
  * dispatch.c - chooses kernels: the reference first, then every rung up to the instruction set asked for overwrites what it has.
- * Also defines trit_isa_name, trit_isa_supported, trit_isa_best and trit_isa_kernels, which read the same list.
+ * Also defines the functions of trit.h about instruction sets, which read the same two lists: isas.inc and kernels.inc.
  *
  * Compiled for the baseline: it must run on a CPU that has none of the instruction sets it chooses from.
  */
+#include "dispatch.h"
+
+#include <stdio.h>
+#include <string.h>
+
 #include "cpu.h"
 #include "kernels.h"
+#include "status.h"
 
-enum { ISA_COUNT = TRIT_ISA_NEON + 1 };
+/* ---- the lists -------------------------------------------------------------------------------------------------- */
 
-/* How many kernels of each instruction set the list holds: all ops, or none if this build leaves it out. */
-enum {
-    OP_COUNT = 6,
-    REF_COUNT = 0
-#define X(op, type, isa, function) +(TRIT_ISA_##isa == TRIT_ISA_REF)
-#include "kernels.inc"
-    ,
-    AVX2_COUNT = 0
-#define X(op, type, isa, function) +(TRIT_ISA_##isa == TRIT_ISA_AVX2)
-#include "kernels.inc"
-    ,
-    AVX512VNNI_COUNT = 0
-#define X(op, type, isa, function) +(TRIT_ISA_##isa == TRIT_ISA_AVX512VNNI)
-#include "kernels.inc"
-    ,
-    NEON_COUNT = 0
-#define X(op, type, isa, function) +(TRIT_ISA_##isa == TRIT_ISA_NEON)
+static const struct {
+    const char *name;
+    uint32_t needs; /* TRIT_CPU_* */
+} isas[] = {
+#define I(NAME, name, needs) [TRIT_ISA_##NAME] = {#name, needs},
+#include "isas.inc"
+};
+_Static_assert(sizeof isas / sizeof isas[0] == TRIT_ISA_COUNT, "isas.inc lists every instruction set of trit.h");
+
+static const char *const op_names[TRIT_OP_COUNT] = {
+#define O(op, type) [TRIT_OP_##op] = #op,
+    TRIT_OPS(O)
+#undef O
+};
+
+static const struct entry {
+    trit_isa isa;
+    trit_op op;
+    trit_kernel kernel;
+} list[] = {
+#define X(op, type, isa, function) {TRIT_ISA_##isa, TRIT_OP_##op, {(trit_any_fn *)function, #function}},
 #include "kernels.inc"
 };
-_Static_assert(REF_COUNT == OP_COUNT, "the reference has every op");
-_Static_assert(AVX2_COUNT % OP_COUNT == 0 && AVX512VNNI_COUNT % OP_COUNT == 0 && NEON_COUNT % OP_COUNT == 0,
-               "an instruction set has every op");
+enum { LISTED = sizeof list / sizeof list[0] };
+
+static const struct {
+    trit_isa isa;
+    const trit_row_ops *rows;
+} row_lists[] = {
+#define R(isa, table) {TRIT_ISA_##isa, &table},
+#include "kernels.inc"
+};
+
+static const struct {
+    trit_isa isa;
+    trit_int8_loop_fn *loop;
+} loops[] = {
+#define L(isa, loop) {TRIT_ISA_##isa, loop},
+#include "kernels.inc"
+};
+
+static int is_isa(trit_isa isa)
+{
+    return isa >= TRIT_ISA_REF && isa < (trit_isa)TRIT_ISA_COUNT;
+}
 
 /* Whether this build contains it. */
 static int is_built(trit_isa isa)
 {
-    int found = 0;
-#define X(op, type, isa_, function) found |= isa == TRIT_ISA_##isa_;
-#include "kernels.inc"
-    return found;
+    for (size_t i = 0; i < LISTED; i++)
+        if (list[i].isa == isa)
+            return 1;
+    return 0;
 }
 
-/* Overwrite in *k the entries that `isa` has. */
-static void take_rung(trit_kernels *k, trit_isa isa)
-{
-#define X(op, type, isa_, function) \
-    if (isa == TRIT_ISA_##isa_)     \
-        k->op = function;
-#define R(isa_, table)          \
-    if (isa == TRIT_ISA_##isa_) \
-        k->rows = &table;
-#include "kernels.inc"
-}
+/* ---- choosing --------------------------------------------------------------------------------------------------- */
 
-const char *trit_isa_name(trit_isa isa)
+void trit_kernels_use(trit_kernels *k, trit_op op, const trit_kernel *kernel)
 {
-    switch (isa) {
-    case TRIT_ISA_AUTO: return "auto";
-    case TRIT_ISA_REF: return "ref";
-    case TRIT_ISA_AVX2: return "avx2";
-    case TRIT_ISA_AVX512VNNI: return "avx512vnni";
-    case TRIT_ISA_NEON: return "neon";
+    switch (op) {
+#define O(op, type) \
+    case TRIT_OP_##op: k->op = (type *)kernel->function; break;
+        TRIT_OPS(O)
+#undef O
+    default: return;
     }
-    return "unknown";
+    k->names[op] = kernel->name;
 }
 
-int trit_isa_supported(trit_isa isa)
+/* Every rung up to isa that `usable` processor features allow. */
+static void climb(trit_kernels *k, trit_isa isa, uint32_t usable)
 {
-    return isa >= TRIT_ISA_REF && isa < (trit_isa)ISA_COUNT && is_built(isa) && trit_cpu_runs(isa);
+    k->isa = isa;
+    for (int rung = TRIT_ISA_REF; rung <= (int)isa; rung++) {
+        if (!trit_isa_runs_on((trit_isa)rung, usable))
+            continue;
+        for (size_t i = 0; i < LISTED; i++)
+            if (list[i].isa == (trit_isa)rung)
+                trit_kernels_use(k, list[i].op, &list[i].kernel);
+        for (size_t i = 0; i < sizeof row_lists / sizeof row_lists[0]; i++)
+            if (row_lists[i].isa == (trit_isa)rung)
+                k->rows = row_lists[i].rows;
+    }
 }
 
-trit_isa trit_isa_best(void)
+int trit_isa_runs_on(trit_isa isa, uint32_t usable)
 {
-    trit_isa best = TRIT_ISA_REF;
-    for (int isa = TRIT_ISA_REF; isa < ISA_COUNT; isa++)
-        if (trit_isa_supported((trit_isa)isa))
-            best = (trit_isa)isa;
-    return best;
+    return is_isa(isa) && (isas[isa].needs & ~usable) == 0;
 }
 
 int trit_kernels_select(trit_kernels *out, trit_isa isa)
@@ -85,65 +111,101 @@ int trit_kernels_select(trit_kernels *out, trit_isa isa)
         isa = trit_isa_best();
     if (!trit_isa_supported(isa))
         return 0;
-    trit_kernels kernels = {.isa = isa};
-    for (int rung = TRIT_ISA_REF; rung <= (int)isa; rung++)
-        if (trit_isa_supported((trit_isa)rung))
-            take_rung(&kernels, (trit_isa)rung);
-    *out = kernels;
+    *out = (trit_kernels){.isa = isa};
+    climb(out, isa, trit_cpu_read().usable);
     return 1;
 }
 
-/* Adjacent string literals: the names of one instruction set. The leading space of the whole is skipped. */
-#define NAME_REF(function)
-#define NAME_AVX2(function)
-#define NAME_AVX512VNNI(function)
-#define NAME_NEON(function)
-
-static const char ref_names[] = ""
-#undef NAME_REF
-#define NAME_REF(function) " " #function
-#define X(op, type, isa, function) NAME_##isa(function)
-#include "kernels.inc"
-    ;
-#undef NAME_REF
-#define NAME_REF(function)
-
-static const char avx2_names[] = ""
-#undef NAME_AVX2
-#define NAME_AVX2(function) " " #function
-#define X(op, type, isa, function) NAME_##isa(function)
-#include "kernels.inc"
-    ;
-#undef NAME_AVX2
-#define NAME_AVX2(function)
-
-static const char avx512vnni_names[] = ""
-#undef NAME_AVX512VNNI
-#define NAME_AVX512VNNI(function) " " #function
-#define X(op, type, isa, function) NAME_##isa(function)
-#include "kernels.inc"
-    ;
-#undef NAME_AVX512VNNI
-#define NAME_AVX512VNNI(function)
-
-static const char neon_names[] = ""
-#undef NAME_NEON
-#define NAME_NEON(function) " " #function
-#define X(op, type, isa, function) NAME_##isa(function)
-#include "kernels.inc"
-    ;
-
-const char *trit_isa_kernels(trit_isa isa)
+size_t trit_kernels_candidates(trit_op op, trit_kernel out[TRIT_ISA_COUNT])
 {
-    static const char *const names[ISA_COUNT] = {
-        [TRIT_ISA_REF] = ref_names,
-        [TRIT_ISA_AVX2] = avx2_names,
-        [TRIT_ISA_AVX512VNNI] = avx512vnni_names,
-        [TRIT_ISA_NEON] = neon_names,
+    uint32_t usable = trit_cpu_read().usable;
+    size_t n = 0;
+    for (size_t i = 0; i < LISTED; i++)
+        if (list[i].op == op && list[i].isa != TRIT_ISA_REF && trit_isa_runs_on(list[i].isa, usable))
+            out[n++] = list[i].kernel;
+    return n;
+}
+
+trit_int8_loop_fn *trit_int8_loop_of(trit_isa isa)
+{
+    trit_int8_loop_fn *best = NULL;
+    for (size_t i = 0; i < sizeof loops / sizeof loops[0]; i++)
+        if (loops[i].isa <= isa && trit_isa_supported(loops[i].isa))
+            best = loops[i].loop;
+    return best;
+}
+
+/* ---- trit.h ----------------------------------------------------------------------------------------------------- */
+
+const char *trit_isa_name(trit_isa isa)
+{
+    return isa == TRIT_ISA_AUTO ? "auto" : is_isa(isa) ? isas[isa].name : "unknown";
+}
+
+const char *trit_op_name(int32_t op)
+{
+    return op >= 0 && op < TRIT_OP_COUNT ? op_names[op] : "";
+}
+
+/* ", avx512f, ..." without the comma in front: the names of `features` into text. */
+static void name_features(uint32_t features, char *text, size_t bytes)
+{
+    static const char *const words[] = {
+#define F(name, word) word,
+        TRIT_CPU_FEATURES(F)
+#undef F
     };
+    size_t used = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (features >> i & 1 && used < bytes)
+            used += (size_t)snprintf(text + used, bytes - used, "%s%s", used > 0 ? ", " : "", words[i]);
+}
+
+trit_status trit_isa_check(trit_isa isa, trit_error *err)
+{
+    if (!is_isa(isa))
+        return trit_fail(err, TRIT_ERR_UNSUPPORTED, "there is no instruction set %d", (int)isa);
+    if (!is_built(isa))
+        return trit_fail(err, TRIT_ERR_UNSUPPORTED, "instruction set %s is not in this build", isas[isa].name);
+    trit_cpu cpu = trit_cpu_read();
+    uint32_t lacks = isas[isa].needs & ~cpu.usable;
+    char words[160];
+    if ((lacks & ~cpu.has) != 0) {
+        name_features(lacks & ~cpu.has, words, sizeof words);
+        return trit_fail(err, TRIT_ERR_UNSUPPORTED, "instruction set %s: this processor lacks %s", isas[isa].name,
+                         words);
+    }
+    if (lacks != 0) {
+        name_features(lacks, words, sizeof words);
+        return trit_fail(err, TRIT_ERR_UNSUPPORTED,
+                         "instruction set %s: the operating system does not keep or does not grant the registers of %s",
+                         isas[isa].name, words);
+    }
+    return TRIT_OK;
+}
+
+int trit_isa_supported(trit_isa isa)
+{
+    return trit_isa_check(isa, NULL) == TRIT_OK;
+}
+
+trit_isa trit_isa_best(void)
+{
+    int isa = TRIT_ISA_COUNT - 1;
+    while (isa > TRIT_ISA_REF && !trit_isa_supported((trit_isa)isa))
+        isa--;
+    return (trit_isa)isa;
+}
+
+const char *trit_isa_kernel(trit_isa isa, int32_t op)
+{
     if (isa == TRIT_ISA_AUTO)
         isa = trit_isa_best();
-    if (isa < TRIT_ISA_REF || isa >= (trit_isa)ISA_COUNT || !is_built(isa))
+    if (!is_isa(isa) || !is_built(isa) || op < 0 || op >= TRIT_OP_COUNT)
         return "";
-    return names[isa] + 1;
+    trit_kernels kernels = {.isa = isa};
+    /* As on a processor that has all this one has and what `isa` needs. */
+    climb(&kernels, isa, trit_cpu_read().usable | isas[isa].needs);
+    return kernels.names[op];
 }

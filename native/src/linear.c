@@ -2,8 +2,8 @@
 #include "linear.h"
 #include "mem.h"
 
-/* Rows up to which gemv, which streams the weights once per few rows, is the better choice. Any choice gives the same bits. */
-enum { GEMV_MAX_ROWS = 1, MAX_UNIT_PANELS = 16, UNITS_PER_THREAD = 6 };
+/* Rows that are "few": one register tile of vectors, and less than half a tile of AMX. Any choice gives the same bits. */
+enum { FEW_MAX_ROWS = 6, MAX_UNIT_PANELS = 16, UNITS_PER_THREAD = 6 };
 
 typedef struct work {
     trit_session *session;
@@ -29,7 +29,8 @@ static void run_unit(void *context, size_t item, size_t thread)
     const trit_linear *linear = w->jobs[job].linear;
     size_t panel0 = (item - w->first_unit[job]) * w->unit_panels;
     size_t panel1 = panel0 + w->unit_panels < linear->n_panels ? panel0 + w->unit_panels : linear->n_panels;
-    trit_ternary_fn *kernel = w->n_rows <= GEMV_MAX_ROWS ? s->model->kernels.gemv : s->model->kernels.gemm;
+    const trit_kernels *k = &s->model->kernels;
+    trit_ternary_fn *kernel = w->n_rows == 1 ? k->gemv : w->n_rows <= FEW_MAX_ROWS ? k->few : k->gemm;
     kernel(s->x_q, trit_linear_x_stride(linear), s->x_sum, w->n_rows, linear->w, linear->groups, panel0, panel1,
            linear->n, s->row_scale + job * (size_t)s->options.max_rows, w->jobs[job].y, w->jobs[job].y_stride);
 }

@@ -222,8 +222,7 @@ trit_status trit_model_load(trit_model **out, int fd, const trit_arch *arch, con
     if (model == NULL)
         return trit_fail(err, TRIT_ERR_MEMORY, "no memory for a model handle");
     if (!trit_kernels_select(&model->kernels, isa)) {
-        status = trit_fail(err, TRIT_ERR_UNSUPPORTED, "instruction set %s (%d) is not in this build or not on this CPU",
-                           trit_isa_name(isa), (int)isa);
+        status = trit_isa_check(isa, err);
         goto fail;
     }
     if ((status = trit_arch_check(arch, err)) != TRIT_OK)

@@ -23,7 +23,8 @@
  *   w: the tensor's first byte; groups = padded K / 4 (multiple of 16)
  *   row_scale (M): w_scale * x_scale
  *   y (M, y_stride) float: y[m][n] = (float)(exact int32) * row_scale[m], written for n in [64 panel0, min(64 panel1, n_outputs))
- * gemv is called with M = 1 (and is also the place for tiny M), gemm with any M >= 1; both give the same bits.
+ * gemv is called with M = 1, few with a handful of rows (linear.c says how many), gemm with more; each takes any M >= 1, and all give the
+ * same bits.
  */
 typedef void trit_ternary_fn(const int8_t *restrict x, size_t x_stride, const int32_t *restrict x_sum, size_t m,
                              const uint8_t *restrict w, size_t groups, size_t panel0, size_t panel1, size_t n_outputs,
@@ -100,19 +101,42 @@ typedef struct trit_row_ops {
     float (*log1)(float x);
 } trit_row_ops;
 
+/* O(op, type): everything an instruction set can bring a kernel for. The reference has all of them. */
+#define TRIT_OPS(O)          \
+    O(gemv, trit_ternary_fn) \
+    O(few, trit_ternary_fn)  \
+    O(gemm, trit_ternary_fn) \
+    O(head, trit_head_fn)    \
+    O(qk, trit_qk_fn)        \
+    O(av, trit_av_fn)        \
+    O(codes_valid, trit_codes_valid_fn)
+
+typedef enum trit_op {
+#define O(op, type) TRIT_OP_##op,
+    TRIT_OPS(O)
+#undef O
+        TRIT_OP_COUNT
+} trit_op;
+
 /* What dispatch fills, once per handle. */
 typedef struct trit_kernels {
     trit_isa isa;
-    trit_ternary_fn *gemv;
-    trit_ternary_fn *gemm;
-    trit_head_fn *head;
-    trit_qk_fn *qk;
-    trit_av_fn *av;
-    trit_codes_valid_fn *codes_valid;
+#define O(op, type) type *op;
+    TRIT_OPS(O)
+#undef O
     const trit_row_ops *rows;
+    const char *names[TRIT_OP_COUNT]; /* of the functions above */
 } trit_kernels;
 
 /* Reference first, then every rung up to `isa` overwrites what it has. Returns 0 if this CPU cannot run `isa`. */
 int trit_kernels_select(trit_kernels *out, trit_isa isa);
+
+/*
+ * The name of a kernel whose source is compiled for several instruction sets, or against a model of one: TRIT_KERNEL(trit_x) is
+ * trit_x__avx2 where TRIT_KERNEL_ISA is avx2. The build defines it per folder of sources.
+ */
+#define TRIT_KERNEL_JOIN(name, isa) name##__##isa
+#define TRIT_KERNEL_OF(name, isa) TRIT_KERNEL_JOIN(name, isa)
+#define TRIT_KERNEL(name) TRIT_KERNEL_OF(name, TRIT_KERNEL_ISA)
 
 #endif

@@ -21,6 +21,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from tritserve.errors import SettingsError
+from tritserve.isa import IsaName  # noqa: TC001 - pydantic reads the annotation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -79,9 +80,7 @@ class Settings(BaseSettings):
     threads: int = Field(
         0, ge=0, le=256, description="compute threads per worker; 0: from quota, affinity and physical cores"
     )
-    isa: Literal["auto", "ref", "avx2", "avx512vnni", "neon"] = Field(
-        "auto", description="instruction set of the kernels"
-    )
+    isa: IsaName = Field("auto", description="instruction set of the kernels")
     kv_cache_bytes: int = Field(0, ge=0, description="KV pool per worker; 0: from the free memory, at most 2 GiB")
     max_model_len: int = Field(0, ge=0, description="context limit; 0: the model's")
     max_batch_size: int = Field(32, ge=1, le=1024, description="sequences in one step")

@@ -20,11 +20,11 @@ from tritserve.demo.chat import CHAT_TEMPLATE, Message, render
 from tritserve.demo.config import BEGIN_OF_TEXT
 from tritserve.demo.measure import open_engine, score_documents
 from tritserve.demo.scoring import read_documents
+from tritserve.isa import Isa
 from tritserve.model.cache import load_or_convert
 from tritserve.model.hub import DEMO_CHECKPOINT
 from tritserve.model.packed_file import open_packed
 from tritserve.native.lib import isa_supported
-from tritserve.native.types import Isa
 from tritserve.pool.process_pool import ProcessPool
 from tritserve.protocol import SamplingParams, StepDone, Submit
 from tritserve.settings import Settings
@@ -208,11 +208,11 @@ def test_same_bits_after_preemption(demo: Path, tokenizer: Tokenizer, alone: dic
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("isa", ["ref", "avx2", "avx512vnni", "neon"])
+@pytest.mark.parametrize("isa", [isa.label for isa in Isa if isa >= Isa.REF])
 def test_same_bits_on_every_instruction_set_and_number_of_threads(
     demo: Path, tokenizer: Tokenizer, alone: dict[int, Stream], isa: str, threads: int
 ) -> None:
-    if not isa_supported(Isa[isa.upper()]):
+    if not isa_supported(Isa.named(isa)):
         pytest.skip(f"this machine does not run {isa}")
     with engine(demo, isa=isa, threads=threads, kv_bytes=KV_BYTES) as (core, _):
         assert run(core, targets(tokenizer)) == alone

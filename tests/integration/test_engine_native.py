@@ -16,9 +16,9 @@ from pool_harness import MACHINE, PATIENT, Recorder
 
 from tritserve.engine.block_hash import blocks_for
 from tritserve.errors import ModelFileError
+from tritserve.isa import Isa
 from tritserve.model.shapes import SHAPES, write_random_model
 from tritserve.native.lib import isa_supported
-from tritserve.native.types import Isa
 from tritserve.pool.launch import create_kv_memory
 from tritserve.pool.process_pool import ProcessPool
 from tritserve.protocol import PromptLogprobs, SamplingParams, StepDone, Submit
@@ -75,12 +75,12 @@ def expected(model_path: Path) -> dict[int, Stream]:
     return streams
 
 
-@pytest.mark.parametrize("isa", ["ref", "avx2", "avx512vnni", "neon"])
+@pytest.mark.parametrize("isa", [isa.label for isa in Isa if isa >= Isa.REF])
 @pytest.mark.parametrize(("threads", "batch", "step_tokens"), [(1, 8, 256), (2, 8, 16), (2, 3, 37)])
 def test_neighbours_chunks_threads_and_kernels_change_nothing(
     model_path: Path, expected: dict[int, Stream], isa: str, threads: int, batch: int, step_tokens: int
 ) -> None:
-    if not isa_supported(Isa[isa.upper()]):
+    if not isa_supported(Isa.named(isa)):
         pytest.skip(f"this machine does not run {isa}")
     with engine(model_path, isa=isa, threads=threads, batch=batch, step_tokens=step_tokens) as (core, runner):
         poison_all(runner)

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from tritserve.isa import Isa
 from tritserve.model.cache import load_or_convert
 from tritserve.model.header import TensorKind
 from tritserve.model.packed_file import open_packed, verify_payload
 from tritserve.native.lib import KvPool, Model, Session, isa_supported
 from tritserve.native.packing import unpack_ternary
-from tritserve.native.types import Isa, Output, StepBatch
+from tritserve.native.types import Output, StepBatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -137,7 +138,7 @@ def test_every_family_shape_and_storage_form_is_covered(packed_paths: dict[str, 
     assert all(a.vocab % 16 for a in architectures)
 
 
-@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name.lower())
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.label)
 @pytest.mark.parametrize("case", CASES)
 def test_prefill_logits_agree_with_transformers(packed_paths: dict[str, Path], case: str, isa: Isa) -> None:
     prompts, expected, bf16_errors = goldens(case)
@@ -179,7 +180,7 @@ def test_decode_chunks_and_mixed_batches_equal_prefill_to_the_bit(packed_paths: 
         assert np.array_equal(np.concatenate([part[1] for part in mixed]), whole[1][: 5 * chunk])
 
 
-@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name.lower())
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.label)
 def test_linears_give_the_integers_of_transformers(packed_paths: dict[str, Path], isa: Isa) -> None:
     case = "bitnet-packed-d64"
     num_rows = num_equal = 0

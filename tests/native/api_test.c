@@ -335,7 +335,7 @@ static void check_measuring(void)
     CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_measure_read(1 << 20, 0, 1, &rate, err));
     CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_measure_read(1 << 20, 1, 0, &rate, err));
     CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_measure_read(1 << 20, 1, 1, NULL, err));
-    for (int isa = TRIT_ISA_AUTO; isa <= TRIT_ISA_NEON; isa++) {
+    for (int isa = TRIT_ISA_AUTO; isa < TRIT_ISA_COUNT; isa++) {
         if (isa != TRIT_ISA_AUTO && !trit_isa_supported((trit_isa)isa)) {
             CHECK_REFUSED(TRIT_ERR_UNSUPPORTED, trit_measure_int8((trit_isa)isa, 1, 0.01, &rate, err));
             continue;
@@ -354,7 +354,7 @@ static void check_names(void)
 {
     for (int i = -3; i < 12; i++)
         CHECK(trit_status_name((trit_status)i)[0] != '\0' && trit_isa_name((trit_isa)i)[0] != '\0' &&
-              trit_isa_kernels((trit_isa)i) != NULL);
+              trit_isa_kernel((trit_isa)i, i) != NULL && trit_op_name(i) != NULL);
     CHECK(trit_isa_supported(TRIT_ISA_REF) && trit_isa_supported(trit_isa_best()) && !trit_isa_supported((trit_isa)55));
     CHECK(!trit_isa_supported(TRIT_ISA_AUTO) && trit_version()[0] != '\0');
 }

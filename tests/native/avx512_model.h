@@ -13,14 +13,6 @@
 #include <stdint.h>
 #include <string.h>
 
-/* The kernels compiled against the model have names of their own. */
-#define trit_gemv_i8t2_1x64__avx512vnni trit_gemv_i8t2_1x64__avx512vnni_model
-#define trit_gemm_i8t2_6x64__avx512vnni trit_gemm_i8t2_6x64__avx512vnni_model
-#define trit_head_i8i16_6x16__avx512vnni trit_head_i8i16_6x16__avx512vnni_model
-#define trit_qk_i16_6x16__avx512vnni trit_qk_i16_6x16__avx512vnni_model
-#define trit_av_i16_6x16__avx512vnni trit_av_i16_6x16__avx512vnni_model
-#define trit_codes_valid_t2_64__avx512vnni trit_codes_valid_t2_64__avx512vnni_model
-
 typedef struct model_m512i {
     uint32_t dword[16];
 } __m512i;

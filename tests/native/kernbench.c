@@ -114,23 +114,6 @@ static double read_rate(int n_threads)
     return (double)READ_BYTES / READ_SLICES / seconds;
 }
 
-static trit_int8_loop_fn *loop_of(trit_isa isa)
-{
-    switch (isa) {
-    case TRIT_ISA_REF: return trit_int8_loop__ref;
-#ifdef TRIT_HAVE_AVX2
-    case TRIT_ISA_AVX2: return trit_int8_loop__avx2;
-#endif
-#ifdef TRIT_HAVE_AVX512VNNI
-    case TRIT_ISA_AVX512VNNI: return trit_int8_loop__avx512vnni;
-#endif
-#ifdef TRIT_HAVE_NEON
-    case TRIT_ISA_NEON: return trit_int8_loop__neon;
-#endif
-    default: return NULL;
-    }
-}
-
 typedef struct loop_run {
     trit_int8_loop_fn *loop;
     uint64_t rounds, ops;
@@ -149,10 +132,10 @@ static void loop_part(void *context, int part, int n_parts)
 /* int8 operations per second; about 5 ms. */
 static double int8_rate(trit_isa isa, int n_threads)
 {
-    static loop_run runs[TRIT_ISA_NEON + 1];
+    static loop_run runs[TRIT_ISA_COUNT];
     loop_run *run = &runs[isa];
     if (run->loop == NULL) {
-        *run = (loop_run){loop_of(isa), 64, 0};
+        *run = (loop_run){trit_int8_loop_of(isa), 64, 0};
         while (seconds_of(loop_part, run, 1) < 5e-3)
             run->rounds *= 2;
     }

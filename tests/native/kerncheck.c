@@ -3,8 +3,8 @@
  *
  *   kerncheck [--isa NAME] [--op NAME] [--seed N] [--list] [--bench]
  *
- * An instruction set this CPU lacks is printed as "not run", never as passed; where a plain-C model of its instructions was built,
- * the modelled kernels are checked under <isa>-model. Exit status 0 only if nothing failed.
+ * Each line says how the kernel ran: natively, under emulation (a cross build), or through the model of its instructions
+ * (<isa>-model). What this CPU lacks is printed as "not run", never as passed. Exit status 0 only if nothing failed.
  */
 #include <inttypes.h>
 #include <stdarg.h>
@@ -23,57 +23,58 @@
 
 /* ---- the list --------------------------------------------------------------------------------------------------- */
 
-/* Kernels built against a model of their instructions have a name of their own, declared here. */
-#define MODEL_REF(op, type, function)
-#define MODEL_AVX2(op, type, function)
-#define MODEL_NEON(op, type, function)
-#ifdef TRIT_MODELLED_AVX512VNNI
-#define MODEL_AVX512VNNI(op, type, function) extern type function##_model;
-#else
-#define MODEL_AVX512VNNI(op, type, function)
-#endif
-#define X(op, type, isa, function) MODEL_##isa(op, type, function)
+static const kc_kernel natives[] = {
+#define X(op, type, isa, function) {#op, NULL, #function, TRIT_ISA_##isa, KC_NATIVE, 0, (kc_fn *)function, NULL},
+#define R(isa, table) {"rows", NULL, #table, TRIT_ISA_##isa, KC_NATIVE, 0, NULL, &table},
 #include "kernels.inc"
-#undef MODEL_AVX512VNNI
-#ifdef TRIT_MODELLED_AVX512VNNI
-#define MODEL_AVX512VNNI(op, type, function) \
-    {#op, "avx512vnni-model", #function "_model", TRIT_ISA_AVX512VNNI, 1, (kc_fn *)function##_model, NULL},
-#else
-#define MODEL_AVX512VNNI(op, type, function)
-#endif
-
-/* The list may name kernels that exist as a model only. */
-#define NATIVE(op, function, isa) {#op, NULL, #function, isa, 0, (kc_fn *)function, NULL},
-#define NATIVE_ROWS(table, isa) {"rows", NULL, #table, isa, 0, NULL, &table},
-#define NATIVE_REF(op, function) NATIVE(op, function, TRIT_ISA_REF)
-#define NATIVE_AVX2(op, function) NATIVE(op, function, TRIT_ISA_AVX2)
-#define NATIVE_NEON(op, function) NATIVE(op, function, TRIT_ISA_NEON)
-#define ROWS_REF(table) NATIVE_ROWS(table, TRIT_ISA_REF)
-#define ROWS_AVX2(table) NATIVE_ROWS(table, TRIT_ISA_AVX2)
-#define ROWS_NEON(table) NATIVE_ROWS(table, TRIT_ISA_NEON)
-#ifdef TRIT_HAVE_AVX512VNNI
-#define NATIVE_AVX512VNNI(op, function) NATIVE(op, function, TRIT_ISA_AVX512VNNI)
-#define ROWS_AVX512VNNI(table) NATIVE_ROWS(table, TRIT_ISA_AVX512VNNI)
-#else
-#define NATIVE_AVX512VNNI(op, function)
-#define ROWS_AVX512VNNI(table)
-#endif
-
-static kc_kernel kernels[] = {
-#define X(op, type, isa, function) NATIVE_##isa(op, function)
-#define R(isa, table) ROWS_##isa(table)
-#include "kernels.inc"
-#define X(op, type, isa, function) MODEL_##isa(op, type, function)
-#include "kernels.inc"
-    {"pack", NULL, "trit_pack", TRIT_ISA_REF, 0, NULL, NULL},
+    {"pack", NULL, "trit_pack", TRIT_ISA_REF, KC_NATIVE, 0, NULL, NULL},
 };
+
+enum { MAX_KERNELS = 256 };
+static kc_kernel kernels[MAX_KERNELS];
+static size_t n_kernels;
+
+/* Few rows are mostly served by the kernel of gemm, which is checked once. */
+static int is_gemm_again(const kc_kernel *k)
+{
+    int found = 0;
+    for (size_t i = 0; strcmp(k->op, "few") == 0 && i < sizeof natives / sizeof natives[0]; i++)
+        found |= strcmp(natives[i].op, "gemm") == 0 && natives[i].fn == k->fn;
+    for (size_t i = 0; strcmp(k->op, "few") == 0 && i < kc_n_models; i++)
+        found |= strcmp(kc_models[i].op, "gemm") == 0 && kc_models[i].fn == k->fn;
+    return found;
+}
+
+/* The list in the order it is checked: what this CPU runs, then the models. */
+static void fill_list(void)
+{
+    size_t n_natives = sizeof natives / sizeof natives[0];
+    static char model_names[TRIT_ISA_COUNT][32];
+    if (n_natives + kc_n_models > MAX_KERNELS) {
+        fprintf(stderr, "kerncheck: more than %d kernels\n", MAX_KERNELS);
+        exit(2);
+    }
+    for (size_t i = 0; i < n_natives + kc_n_models; i++) {
+        kc_kernel k = i < n_natives ? natives[i] : kc_models[i - n_natives];
+        k.isa_name = trit_isa_name(k.isa);
+        k.runs = trit_isa_supported(k.isa);
+        if (k.kind == KC_MODEL) {
+            (void)snprintf(model_names[k.isa], sizeof model_names[k.isa], "%s-model", k.isa_name);
+            k.isa_name = model_names[k.isa];
+            k.runs = kc_model_runs(k.isa);
+        }
+        if (!is_gemm_again(&k))
+            kernels[n_kernels++] = k;
+    }
+}
 
 static const struct {
     const char *op;
     void (*run)(const kc_kernel *kernel, int bench);
 } checks[] = {
-    {"rows", check_rows}, {"gemv", check_gemv}, {"gemm", check_gemm}, {"head", check_head},
-    {"qk", check_qk},     {"av", check_av},     {"pack", check_pack}, {"codes_valid", check_codes_valid},
+    {"rows", check_rows}, {"gemv", check_gemv}, {"few", check_gemm},
+    {"gemm", check_gemm}, {"head", check_head}, {"qk", check_qk},
+    {"av", check_av},     {"pack", check_pack}, {"codes_valid", check_codes_valid},
 };
 
 /* ---- buffers ---------------------------------------------------------------------------------------------------- */
@@ -204,6 +205,16 @@ int kc_same_bytes(const void *a, const void *b, size_t bytes)
     return memcmp(a, b, bytes) == 0;
 }
 
+/* Under an emulator of another processor: the build says so, the program cannot know. */
+static int is_emulated(void)
+{
+#ifdef TRIT_EMULATED
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 /* ---- main ------------------------------------------------------------------------------------------------------- */
 
 /* What every thread that computes sets: flush to zero, denormals are zero. */
@@ -219,15 +230,27 @@ static void set_flush_to_zero(void)
 #endif
 }
 
+static const char *const kind_words[] = {[KC_NATIVE] = "natively", [KC_MODEL] = "through the model"};
+
+/* How the kernel runs here, or why not. */
+static const char *way_of(const kc_kernel *kernel)
+{
+    return !kernel->runs                                ? "not run"
+           : kernel->kind == KC_NATIVE && is_emulated() ? "under emulation"
+                                                        : kind_words[kernel->kind];
+}
+
 static void run_kernel(const kc_kernel *kernel, int bench)
 {
     if (!kernel->runs) {
-        printf("%-11s %-18s %-44s not run: this CPU lacks %s\n", kernel->op, kernel->isa_name, kernel->function,
-               trit_isa_name(kernel->isa));
+        trit_error why = {.text = "its model needs AVX2"};
+        if (kernel->kind == KC_NATIVE)
+            (void)trit_isa_check(kernel->isa, &why);
+        printf("%-11s %-18s %-48s not run: %s\n", kernel->op, kernel->isa_name, kernel->function, why.text);
         n_not_run++;
         return;
     }
-    if (bench && strstr(kernel->isa_name, "-model") != NULL)
+    if (bench && kernel->kind == KC_MODEL)
         return; /* the speed of a model says nothing */
     kernel_cases = kernel_failures = 0;
     if (bench)
@@ -236,35 +259,42 @@ static void run_kernel(const kc_kernel *kernel, int bench)
         if (strcmp(checks[c].op, kernel->op) == 0)
             checks[c].run(kernel, bench);
     if (!bench)
-        printf("%-11s %-18s %-44s %s (%u cases)\n", kernel->op, kernel->isa_name, kernel->function,
-               kernel_failures ? "FAILED" : "ok", kernel_cases);
+        printf("%-11s %-18s %-48s %s (%u cases %s)\n", kernel->op, kernel->isa_name, kernel->function,
+               kernel_failures ? "FAILED" : "ok", kernel_cases, way_of(kernel));
     fflush(stdout);
 }
 
-/* Every instruction set lists all ops, dispatch finds them, and trit_isa_kernels names them. */
+/* Dispatch finds what the list holds: every op on every instruction set, its own kernel or that of a rung before. */
 static void check_dispatch(void)
 {
-    static const kc_kernel self = {"dispatch", "all", "trit_kernels_select", TRIT_ISA_REF, 1, NULL, NULL};
+    static const kc_kernel self = {"dispatch", "all", "trit_kernels_select", TRIT_ISA_REF, KC_NATIVE, 1, NULL, NULL};
     trit_kernels table;
     kernel_cases = kernel_failures = 0;
-    kc_expect(&self, !trit_kernels_select(&table, (trit_isa)17) && !trit_kernels_select(&table, (trit_isa)-2),
+    kc_expect(&self,
+              !trit_kernels_select(&table, (trit_isa)TRIT_ISA_COUNT) && !trit_kernels_select(&table, (trit_isa)-2),
               "selects an instruction set that does not exist");
     kc_expect(&self, trit_kernels_select(&table, TRIT_ISA_AUTO) && table.isa == trit_isa_best(), "auto is the best");
-    for (int isa = TRIT_ISA_REF; isa <= TRIT_ISA_NEON; isa++) {
+    for (int isa = TRIT_ISA_REF; isa < TRIT_ISA_COUNT; isa++) {
+        const char *name = trit_isa_name((trit_isa)isa);
         int chosen = trit_kernels_select(&table, (trit_isa)isa);
-        kc_expect(&self, chosen == trit_isa_supported((trit_isa)isa), "%s selected iff supported",
-                  trit_isa_name((trit_isa)isa));
+        kc_expect(&self, chosen == trit_isa_supported((trit_isa)isa), "%s selected iff supported", name);
         if (!chosen)
             continue;
-        kc_expect(&self,
-                  table.gemv && table.gemm && table.head && table.qk && table.av && table.codes_valid && table.rows,
-                  "%s has every op", trit_isa_name((trit_isa)isa));
-        for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++)
-            if (kernels[i].isa == (trit_isa)isa && kernels[i].fn && !strstr(kernels[i].function, "_model"))
-                kc_expect(&self, strstr(trit_isa_kernels((trit_isa)isa), kernels[i].function) != NULL,
-                          "trit_isa_kernels(%s) names %s", trit_isa_name((trit_isa)isa), kernels[i].function);
+#define O(op, type) kc_expect(&self, table.op != NULL && table.names[TRIT_OP_##op] != NULL, "%s has " #op, name);
+        TRIT_OPS(O)
+#undef O
+        kc_expect(&self, table.rows != NULL, "%s has row operations", name);
+        for (size_t i = 0; i < sizeof natives / sizeof natives[0]; i++)
+            for (int32_t op = 0; natives[i].isa == (trit_isa)isa && op < TRIT_OP_COUNT; op++)
+                kc_expect(&self,
+                          strcmp(natives[i].op, trit_op_name(op)) != 0 ||
+                              (strcmp(trit_isa_kernel((trit_isa)isa, op), natives[i].function) == 0 &&
+                               strcmp(table.names[op], natives[i].function) == 0),
+                          "%s serves %s by %s", name, natives[i].op, natives[i].function);
     }
-    printf("%-11s %-18s %-44s %s (%u cases)\n", self.op, self.isa_name, self.function,
+    kc_expect(&self, trit_op_name(TRIT_OP_COUNT)[0] == '\0' && trit_op_name(-1)[0] == '\0',
+              "names ops that do not exist");
+    printf("%-11s %-18s %-48s %s (%u cases)\n", self.op, self.isa_name, self.function,
            kernel_failures ? "FAILED" : "ok", kernel_cases);
 }
 
@@ -296,18 +326,14 @@ int main(int argc, char **argv)
     set_flush_to_zero();
     printf("kerncheck: seed %" PRIu64 ", best instruction set %s\n", seed, trit_isa_name(trit_isa_best()));
     unsigned n_matched = 0;
-    for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
-        kc_kernel *kernel = &kernels[i];
-        if (kernel->isa_name == NULL) {
-            kernel->isa_name = trit_isa_name(kernel->isa);
-            kernel->runs = trit_isa_supported(kernel->isa);
-        }
+    fill_list();
+    for (size_t i = 0; i < n_kernels; i++) {
+        const kc_kernel *kernel = &kernels[i];
         if ((isa && strcmp(isa, kernel->isa_name) != 0) || (op && strcmp(op, kernel->op) != 0))
             continue;
         n_matched++;
         if (list) {
-            printf("%-11s %-18s %-44s %s\n", kernel->op, kernel->isa_name, kernel->function,
-                   kernel->runs ? "runs here" : "not run here");
+            printf("%-11s %-18s %-48s %s\n", kernel->op, kernel->isa_name, kernel->function, way_of(kernel));
             continue;
         }
         random_state = seed; /* each kernel sees the same inputs, alone or among others */

@@ -16,15 +16,24 @@
 
 typedef void kc_fn(void); /* cast back to the op's type by its check */
 
+typedef enum kc_kind { KC_NATIVE, KC_MODEL } kc_kind;
+
 typedef struct kc_kernel {
     const char *op;
     const char *isa_name; /* "avx2"; "avx512vnni-model" for a modelled build */
     const char *function;
     trit_isa isa;
+    kc_kind kind;
     int runs; /* this CPU can run it */
     kc_fn *fn;
     const trit_row_ops *rows; /* op "rows" only */
 } kc_kernel;
+
+/* models.c */
+extern const kc_kernel kc_models[];
+extern const size_t kc_n_models;
+/* Whether the model of the instruction set runs here: one that models a few instructions only needs the rest. */
+int kc_model_runs(trit_isa isa);
 
 /* ---- buffers: `bytes` that end, rounded up to 64, at a page that may not be touched; another such page before ---- */
 

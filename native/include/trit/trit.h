@@ -51,21 +51,31 @@ const char *trit_version(void);
 
 /* ---- instruction sets ------------------------------------------------------------------------------------------- */
 
+/* Worst first: an instruction set uses the kernels of those before it for what it has none of its own. */
 typedef enum trit_isa {
     TRIT_ISA_AUTO = -1,
-    TRIT_ISA_REF = 0,        /* plain C, the specification; runs everywhere */
-    TRIT_ISA_AVX2 = 1,       /* AVX2 + FMA */
-    TRIT_ISA_AVX512VNNI = 2, /* AVX-512 F/BW/VL/DQ + VNNI */
-    TRIT_ISA_NEON = 3        /* AArch64 NEON + dotprod */
+    TRIT_ISA_REF = 0,           /* plain C, the specification; runs everywhere */
+    TRIT_ISA_AVX2 = 1,          /* AVX2 + FMA */
+    TRIT_ISA_AVXVNNI = 2,       /* and AVX-VNNI: dot products in 256 bits */
+    TRIT_ISA_AVX512VNNI256 = 3, /* AVX-512 F/BW/VL/DQ + VNNI, in 256 bits */
+    TRIT_ISA_AVX512VNNI = 4,    /* the same in 512 bits */
+    TRIT_ISA_AMX = 5,           /* and AMX int8 tiles */
+    TRIT_ISA_NEON = 6,          /* AArch64 NEON + dotprod */
+    TRIT_ISA_NEONI8MM = 7       /* and i8mm */
 } trit_isa;
+#define TRIT_ISA_COUNT 8
 
 const char *trit_isa_name(trit_isa isa);
-/* 1 if this CPU and operating system can run it and this build contains it, else 0. */
+/* TRIT_OK if this CPU and operating system can run it and this build contains it, else TRIT_ERR_UNSUPPORTED and why. */
+trit_status trit_isa_check(trit_isa isa, trit_error *err);
+/* 1 if trit_isa_check is content, else 0. */
 int trit_isa_supported(trit_isa isa);
 /* The best supported one (never TRIT_ISA_AUTO). */
 trit_isa trit_isa_best(void);
-/* Space-separated names of the kernels a handle opened with `isa` uses, one per op. The string is static. */
-const char *trit_isa_kernels(trit_isa isa);
+/* Name of op 0, 1, ... that instruction sets have kernels for; "" past the last. Static, like the next. */
+const char *trit_op_name(int32_t op);
+/* Name of the kernel that serves the op under `isa`, before any calibration; "" if this build lacks `isa`. */
+const char *trit_isa_kernel(trit_isa isa, int32_t op);
 
 /* ---- model ------------------------------------------------------------------------------------------------------ */
 

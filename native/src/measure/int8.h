@@ -7,18 +7,12 @@
 
 #include <stdint.h>
 
+#include "trit/trit.h"
+
 /* Does `rounds` rounds; *sink makes them needed. Returns the operations done, a multiply-add being two. */
 typedef uint64_t trit_int8_loop_fn(uint64_t rounds, int32_t *sink);
 
-trit_int8_loop_fn trit_int8_loop__ref;
-#ifdef TRIT_HAVE_AVX2
-trit_int8_loop_fn trit_int8_loop__avx2;
-#endif
-#ifdef TRIT_HAVE_AVX512VNNI
-trit_int8_loop_fn trit_int8_loop__avx512vnni;
-#endif
-#ifdef TRIT_HAVE_NEON
-trit_int8_loop_fn trit_int8_loop__neon;
-#endif
+/* The loop with the best instructions of `isa`, which this CPU runs (dispatch.c). */
+trit_int8_loop_fn *trit_int8_loop_of(trit_isa isa);
 
 #endif

@@ -5,6 +5,8 @@
 
 enum { ACCUMULATORS = 8, DEPTH = 32 };
 
+trit_int8_loop_fn trit_int8_loop__avx2;
+
 uint64_t trit_int8_loop__avx2(uint64_t rounds, int32_t *sink)
 {
     const __m256i ones = _mm256_set1_epi16(1);

@@ -5,6 +5,8 @@
 
 enum { ACCUMULATORS = 12, DEPTH = 32 };
 
+trit_int8_loop_fn trit_int8_loop__avx512vnni;
+
 uint64_t trit_int8_loop__avx512vnni(uint64_t rounds, int32_t *sink)
 {
     __m512i codes = _mm512_set1_epi8(2), x = _mm512_set1_epi8(3);

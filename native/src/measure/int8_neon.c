@@ -5,6 +5,8 @@
 
 enum { ACCUMULATORS = 16, DEPTH = 32 };
 
+trit_int8_loop_fn trit_int8_loop__neon;
+
 uint64_t trit_int8_loop__neon(uint64_t rounds, int32_t *sink)
 {
     int8x16_t codes = vdupq_n_s8(2), x = vdupq_n_s8(3);

@@ -3,6 +3,8 @@
 
 enum { WIDTH = 256 };
 
+trit_int8_loop_fn trit_int8_loop__ref;
+
 uint64_t trit_int8_loop__ref(uint64_t rounds, int32_t *sink)
 {
     int8_t a[WIDTH], b[WIDTH];

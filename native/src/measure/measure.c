@@ -79,23 +79,6 @@ typedef struct int8_job {
     double *rates; /* (n_threads) */
 } int8_job;
 
-static trit_int8_loop_fn *loop_of(trit_isa isa)
-{
-    switch (isa) {
-    case TRIT_ISA_REF: return trit_int8_loop__ref;
-#ifdef TRIT_HAVE_AVX2
-    case TRIT_ISA_AVX2: return trit_int8_loop__avx2;
-#endif
-#ifdef TRIT_HAVE_AVX512VNNI
-    case TRIT_ISA_AVX512VNNI: return trit_int8_loop__avx512vnni;
-#endif
-#ifdef TRIT_HAVE_NEON
-    case TRIT_ISA_NEON: return trit_int8_loop__neon;
-#endif
-    default: return NULL;
-    }
-}
-
 static void int8_item(void *context, size_t item, size_t thread)
 {
     (void)thread;
@@ -121,10 +104,7 @@ static void int8_item(void *context, size_t item, size_t thread)
 trit_status trit_int8_rate(trit_isa isa, int32_t n_threads, double seconds, double *ops_per_second, trit_error *err)
 {
     trit_pool *pool = NULL;
-    int8_job job = {.loop = loop_of(isa), .seconds = seconds, .n_threads = n_threads};
-    if (job.loop == NULL)
-        return trit_fail(err, TRIT_ERR_UNSUPPORTED, "no int8 loop for instruction set %s in this build",
-                         trit_isa_name(isa));
+    int8_job job = {.loop = trit_int8_loop_of(isa), .seconds = seconds, .n_threads = n_threads};
     job.rates = trit_alloc((size_t)n_threads, sizeof *job.rates);
     if (job.rates == NULL)
         return trit_fail(err, TRIT_ERR_MEMORY, "no memory for %d rates", n_threads);

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path  # noqa: TC003  # typer resolves the annotations
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,12 +16,12 @@ from tritserve.cli.bench_measure import Plan, measure_body, measure_steps
 from tritserve.cli.diagnosis import cpu_facts, memory_facts, software_facts
 from tritserve.cli.locate import command_settings, packed_file
 from tritserve.errors import ModelFileError, SettingsError
+from tritserve.isa import Isa, IsaName
 from tritserve.machine import largest_cache_bytes, read_machine, threads_per_worker
 from tritserve.model.header import CONVERTER_VERSION, expected_tensors
 from tritserve.model.packed_file import FORMAT_VERSION, open_packed
 from tritserve.model.packed_writer import packed_file_bytes
 from tritserve.model.shapes import SHAPES, Shape, write_random_model
-from tritserve.native.types import Isa
 from tritserve.settings import client_api_key, writable_cache_dir
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ def bench(
     threads: Annotated[
         int, typer.Option("--threads", min=0, max=MAX_THREADS, help="Compute threads; 0: as when serving.")
     ] = 0,
-    isa: Annotated[
-        Literal["auto", "ref", "avx2", "avx512vnni", "neon"], typer.Option("--isa", help="Instruction set.")
-    ] = "auto",
+    isa: Annotated[IsaName, typer.Option("--isa", help="Instruction set.")] = "auto",
     prefill: Annotated[int, typer.Option("--prefill", min=1, help="Tokens of the prompt.")] = 512,
     decode: Annotated[int, typer.Option("--decode", min=1, help="Tokens each sequence generates.")] = 128,
     batch: Annotated[
@@ -80,9 +78,9 @@ def bench(
         return
     if model is not None and shape is not None:
         raise SettingsError("give a model or --shape, not both")
-    wanted = Isa[isa.upper()]
+    wanted = Isa.named(isa)
     if wanted is not Isa.AUTO and wanted not in supported_isas():
-        able = ", ".join(each.name.lower() for each in supported_isas())
+        able = ", ".join(each.label for each in supported_isas())
         raise SettingsError(f"--isa {isa} cannot run here, not measured; this machine and build run: {able}")
     machine = read_machine()
     path = packed_file(model or "demo", cache_dir) if shape is None else random_model(shape, cache_dir, say)

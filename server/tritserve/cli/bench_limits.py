@@ -7,8 +7,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from tritserve.cli.bench_report import Peak, spread
+from tritserve.isa import Isa
 from tritserve.native.lib import isa_supported, measure_int8, measure_read
-from tritserve.native.types import Isa
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ class Limits:
         """Return the spread of all samples, by number of threads."""
         int8: dict[str, dict[str, object]] = {}
         for (isa, threads), samples in sorted(self._int8.items()):
-            int8.setdefault(isa.name.lower(), {})[str(threads)] = spread(samples)
+            int8.setdefault(isa.label, {})[str(threads)] = spread(samples)
         read = {str(threads): spread(samples) for threads, samples in sorted(self._read.items())}
         return {"read_bytes_per_second": read, "int8_ops_per_second": int8}
 

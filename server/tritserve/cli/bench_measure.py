@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tritserve.cli.bench_limits import Limits
+    from tritserve.isa import Isa
     from tritserve.model.packed_file import PackedModel
-    from tritserve.native.types import Isa
 
 PREFILL_REPEATS = 3
 BODY_ROUNDS = 5
@@ -103,13 +103,13 @@ def measure_steps(
         say(f"prefill of {context} tokens")
         prompt = rng.integers(0, model.vocab, context, dtype=np.int32)
         num_steps = PREFILL_REPEATS * -(-context // MAX_STEP_ROWS)
-        work = Work("prefill", 1, context, plan.threads, isa.name.lower())
+        work = Work("prefill", 1, context, plan.threads, isa.label)
         prefills = (prefill_prompt(session, prompt, tables[:1]) for _ in range(PREFILL_REPEATS))
         rows.append(measure(work, num_steps, prefills))
         for batch in plan.batches:
             say(f"decode of {plan.decode_tokens} tokens, batch {batch}")
             first = rng.integers(0, model.vocab, batch, dtype=np.int32)
-            work = Work("decode", batch, context, plan.threads, isa.name.lower())
+            work = Work("decode", batch, context, plan.threads, isa.label)
             windows = decode_windows(session, first, tables[:batch], context, plan.decode_tokens)
             rows.append(measure(work, plan.decode_tokens, windows))
     return rows

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tritserve.errors import ModelFileError, ServerError
+from tritserve.isa import Isa
 from tritserve.machine import explain_threads, read_machine
 from tritserve.model.known_answer import logits_digest
 from tritserve.model.packed_file import verify_payload
-from tritserve.native.lib import Model, best_isa, isa_kernels, isa_supported
-from tritserve.native.types import Isa
+from tritserve.native.lib import Model, best_isa, isa_kernels, isa_problem, isa_supported
 from tritserve.pool.launch import create_kv_memory
 from tritserve.pool.sizing import plan_workers
 
@@ -28,13 +28,11 @@ if TYPE_CHECKING:
     from tritserve.protocol import Start
     from tritserve.settings import Settings
 
-_FEATURES = {
-    Isa.AVX2: ("avx", "avx2", "fma"),
-    Isa.AVX512VNNI: ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"),
-    Isa.NEON: ("asimddp",),
-}
-"""What /proc/cpuinfo calls the features that an instruction set needs; x86 lists them only where the system allows their use."""
-_MORE_FEATURES = ("f16c", "avx_vnni", "avx512_vbmi", "avx512_bf16", "amx_tile", "amx_int8", "i8mm", "sve", "sve2")
+_FEATURES = (
+    *("avx", "f16c", "avx2", "fma", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"),
+    *("avx512_vbmi", "avx512_bf16", "amx_tile", "amx_int8", "asimddp", "i8mm", "sve", "sve2"),
+)
+"""What /proc/cpuinfo calls the features worth knowing; x86 lists them only where the system allows their use."""
 _SPARE_FILES = 64
 
 
@@ -51,11 +49,10 @@ def cpu_facts(machine: Machine, root: Path = Path("/")) -> dict[str, object]:
     """Return what the processor is and what of it we may use."""
     fields = _cpuinfo(root)
     words = set((fields.get("flags") or fields.get("Features") or "").split())
-    known = [name for names in _FEATURES.values() for name in names] + list(_MORE_FEATURES)
     return {
         "name": fields.get("model name") or platform.machine(),
         "architecture": platform.machine(),
-        "features": [name for name in known if name in words],
+        "features": [name for name in _FEATURES if name in words],
         "allowed_processors": [cpu for node in machine.nodes for cpu in node.cpus],
         "physical_cores": machine.num_cores,
         "numa_nodes": len(machine.nodes),
@@ -63,18 +60,14 @@ def cpu_facts(machine: Machine, root: Path = Path("/")) -> dict[str, object]:
     }
 
 
-def isa_facts(settings: Settings, root: Path = Path("/")) -> dict[str, object]:
+def isa_facts(settings: Settings) -> dict[str, object]:
     """Return which instruction sets can run, why the others cannot, and which one serves with which kernels."""
-    fields = _cpuinfo(root)
-    words = set((fields.get("flags") or fields.get("Features") or "").split())
-    chosen = best_isa() if settings.isa == "auto" else Isa[settings.isa.upper()]
+    chosen = best_isa() if settings.isa == "auto" else Isa.named(settings.isa)
     return {
-        "chosen": chosen.name.lower(),
+        "chosen": chosen.label,
         "why": "the best of this processor, system and build" if settings.isa == "auto" else "as set",
         "kernels": isa_kernels(chosen),
-        "available": {
-            isa.name.lower(): "yes" if isa_supported(isa) else _why_not(isa, words) for isa in Isa if isa >= Isa.REF
-        },
+        "available": {isa.label: isa_problem(isa) or "yes" for isa in Isa if isa >= Isa.REF},
     }
 
 
@@ -143,7 +136,7 @@ def check_answers(packed: PackedModel, num_threads: int) -> list[Check]:
 
     able = [isa for isa in Isa if isa >= Isa.REF and isa_supported(isa)]
     good = "the known logits, to the bit"
-    return [_attempt(f"self-test, {isa.name.lower()}", good, functools.partial(run, isa)) for isa in able]
+    return [_attempt(f"self-test, {isa.label}", good, functools.partial(run, isa)) for isa in able]
 
 
 def _attempt(name: str, good: str, act: Callable[[], object]) -> Check:
@@ -155,12 +148,12 @@ def _attempt(name: str, good: str, act: Callable[[], object]) -> Check:
 
 
 def _check_speed(settings: Settings) -> Check:
-    if settings.isa != "auto" and not isa_supported(Isa[settings.isa.upper()]):
+    if settings.isa != "auto" and not isa_supported(Isa.named(settings.isa)):
         return Check("kernels", "fail", f"isa is set to {settings.isa}, which cannot run here")
-    chosen = best_isa() if settings.isa == "auto" else Isa[settings.isa.upper()]
+    chosen = best_isa() if settings.isa == "auto" else Isa.named(settings.isa)
     if chosen is Isa.REF:
         return Check("kernels", "warn", "only the plain C path serves here, slowly")
-    return Check("kernels", "ok", chosen.name.lower())
+    return Check("kernels", "ok", chosen.label)
 
 
 def _check_quota(machine: Machine) -> Check:
@@ -178,15 +171,6 @@ def _check_open_files(settings: Settings) -> Check:
     if soft != resource.RLIM_INFINITY and soft < needed:
         return Check("open files", "warn", f"{soft} allowed, {needed} wanted for max_connections: raise `ulimit -n`")
     return Check("open files", "ok", f"{needed} wanted for max_connections")
-
-
-def _why_not(isa: Isa, words: set[str]) -> str:
-    if not isa_kernels(isa):
-        return "not in this build"
-    lacking = [name for name in _FEATURES[isa] if name not in words]
-    if lacking:
-        return f"this processor or its system lacks {', '.join(lacking)}"
-    return "the operating system does not keep its registers"
 
 
 def _cpuinfo(root: Path) -> dict[str, str]:

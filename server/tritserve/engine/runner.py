@@ -14,9 +14,10 @@ from tritserve.engine.block_hash import BLOCK_TOKENS
 from tritserve.engine.model_runner import Choice, RunnerInfo
 from tritserve.engine.scheduler import MAX_SCORING_ROWS
 from tritserve.errors import ModelFileError, NativeError
+from tritserve.isa import Isa
 from tritserve.model.packed_file import open_packed
 from tritserve.native import lib
-from tritserve.native.types import GREEDY, Isa, Output, Sampling, StepBatch
+from tritserve.native.types import GREEDY, Output, Sampling, StepBatch
 
 if TYPE_CHECKING:
     from tritserve.engine import batch
@@ -27,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 MAX_BLOCKS = 1 << 17
 """Blocks a pool may have: two million tokens. Past that the bookkeeping, not the memory, would be the limit."""
-_ISA = {"auto": Isa.AUTO, "ref": Isa.REF, "avx2": Isa.AVX2, "avx512vnni": Isa.AVX512VNNI, "neon": Isa.NEON}
 
 
 class NativeRunner:
@@ -40,7 +40,11 @@ class NativeRunner:
             architecture = packed.header.architecture
             self._model = stack.enter_context(
                 lib.Model(
-                    packed.fd, architecture, packed.header.tensors, isa=_ISA[start.isa], n_threads=start.num_threads
+                    packed.fd,
+                    architecture,
+                    packed.header.tensors,
+                    isa=Isa.named(start.isa),
+                    n_threads=start.num_threads,
                 )
             )
             num_blocks = blocks_within(self._model, start.kv_bytes)
@@ -62,7 +66,7 @@ class NativeRunner:
             max_positions=architecture.max_positions,
             num_blocks=num_blocks,
             block_bytes=_block_bytes(self._model),
-            isa=self._model.isa.name.lower(),
+            isa=self._model.isa.label,
             kernels=" ".join(lib.isa_kernels(self._model.isa)),
             num_threads=start.num_threads,
         )

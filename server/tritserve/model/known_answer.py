@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tritserve.errors import ModelFileError
+from tritserve.isa import Isa
 from tritserve.model.header import NUM_KNOWN_TOKENS, KnownAnswer
 from tritserve.native.lib import KvPool, Model, Session
-from tritserve.native.types import TOKEN_NONFINITE, Isa, Output, StepBatch
+from tritserve.native.types import TOKEN_NONFINITE, Output, StepBatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

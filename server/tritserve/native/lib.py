@@ -6,17 +6,19 @@ pointer. A handle belongs to one thread at a time; a second call into a busy Ses
 
 from __future__ import annotations
 
+import itertools
 import threading
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from tritserve.errors import NativeError
+from tritserve.isa import Isa
 from tritserve.native._trit import ffi, lib
 from tritserve.native.buffers import view
 from tritserve.native.outputs import fill_output, read_choice, sample
 from tritserve.native.status import check, new_error, text_of
-from tritserve.native.types import Choice, Isa, SessionStats, StepBatch
+from tritserve.native.types import Choice, SessionStats, StepBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,9 +37,11 @@ __all__ = [
     "Session",
     "best_isa",
     "isa_kernels",
+    "isa_problem",
     "isa_supported",
     "measure_int8",
     "measure_read",
+    "op_names",
     "sample",
     "version",
 ]
@@ -63,8 +67,21 @@ def isa_supported(isa: Isa) -> bool:
 
 
 def isa_kernels(isa: Isa) -> list[str]:
-    """Return the names of the kernels behind ``isa``, one per op."""
-    return text_of(lib.trit_isa_kernels(isa)).split()
+    """Return the names of the kernels behind ``isa``, each once, in the order of ops; empty if this build lacks it."""
+    found = (text_of(lib.trit_isa_kernel(isa, op)) for op in range(len(op_names())))
+    return [name for name in dict.fromkeys(found) if name]
+
+
+def op_names() -> list[str]:
+    """Return what instruction sets have kernels for."""
+    names = itertools.takewhile(bool, (text_of(lib.trit_op_name(op)) for op in itertools.count()))
+    return list(names)
+
+
+def isa_problem(isa: Isa) -> str | None:
+    """Return why ``isa`` cannot run on this CPU, system and build, None if it can."""
+    error = new_error()
+    return None if lib.trit_isa_check(isa, error) == lib.TRIT_OK else text_of(error.text)
 
 
 def measure_read(num_bytes: int, *, n_threads: int, repeats: int = 5) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -15,16 +14,6 @@ if TYPE_CHECKING:
 
 TOKEN_NONFINITE = -1
 TOKEN_NONE = -2
-
-
-class Isa(IntEnum):
-    """Instruction sets; values of ``trit_isa``."""
-
-    AUTO = -1
-    REF = 0
-    AVX2 = 1
-    AVX512VNNI = 2
-    NEON = 3
 
 
 class ArchLike(Protocol):

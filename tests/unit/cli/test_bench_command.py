@@ -11,8 +11,8 @@ from tritserve.cli.bench import app, random_model
 from tritserve.cli.bench_limits import Limits, buffer_bytes
 from tritserve.cli.bench_measure import Plan, measure_steps
 from tritserve.errors import SettingsError
+from tritserve.isa import Isa
 from tritserve.model.packed_file import open_packed
-from tritserve.native.types import Isa
 
 ROW_KEYS = [
     "work",

@@ -18,10 +18,10 @@ from tritserve.cli.diagnosis import (
     isa_facts,
 )
 from tritserve.cli.doctor import app, examine
+from tritserve.isa import Isa
 from tritserve.machine import Machine, NumaNode
 from tritserve.model.packed_file import open_packed
 from tritserve.model.shapes import SHAPES, write_random_model
-from tritserve.native.types import Isa
 from tritserve.settings import Settings
 
 MACHINE = Machine((NumaNode((0, 1, 2, 3), 2),), 1.5, 2**31, 2**30)
@@ -53,17 +53,14 @@ def test_arm_features_and_a_machine_without_cpuinfo_are_understood(tmp_path: Pat
     assert cpu_facts(MACHINE, root)["features"] == ["asimddp", "i8mm"]
 
 
-def test_reason_why_an_instruction_set_cannot_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = machine_with(tmp_path, "flags\t\t: avx avx2 fma avx512f avx512bw avx512vl avx512dq\n")
-    monkeypatch.setattr(diagnosis, "isa_supported", lambda isa: isa is Isa.REF)
-    monkeypatch.setattr(diagnosis, "isa_kernels", lambda isa: [] if isa is Isa.NEON else ["some_kernel"])
-    available = isa_facts(Settings(), root)["available"]
-    assert available == {
-        "ref": "yes",
-        "avx2": "the operating system does not keep its registers",
-        "avx512vnni": "this processor or its system lacks avx512_vnni",
-        "neon": "not in this build",
-    }
+def test_reason_why_an_instruction_set_cannot_run_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons = {Isa.REF: None, Isa.AMX: "this processor lacks amx_tile, amx_int8"}
+    monkeypatch.setattr(diagnosis, "isa_problem", lambda isa: reasons.get(isa, "not in this build"))
+    available = isa_facts(Settings())["available"]
+    assert isinstance(available, dict)
+    assert list(available) == [isa.label for isa in Isa if isa >= Isa.REF]
+    assert (available["ref"], available["amx"]) == ("yes", "this processor lacks amx_tile, amx_int8")
+    assert available["neon"] == "not in this build"
 
 
 def test_chosen_instruction_set_follows_the_setting() -> None:

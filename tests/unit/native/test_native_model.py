@@ -10,8 +10,8 @@ import pytest
 from number_formats import IntegerModel
 from tiny_model import KINDS, SMALL, all_logits, make_tiny_model
 
+from tritserve.isa import Isa
 from tritserve.native.lib import isa_supported
-from tritserve.native.types import Isa
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +27,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name.lower())
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.label)
 @pytest.mark.parametrize("arch", SHAPES.values(), ids=SHAPES.keys())
 def test_logits_agree_with_the_numpy_oracle(arch: Arch, isa: Isa) -> None:
     tiny = make_tiny_model(arch)
@@ -51,7 +51,7 @@ def _row_errors(got: NDArray[np.floating], expected: NDArray[np.floating]) -> ND
     return np.sqrt(((got - expected) ** 2).mean(axis=1)) / expected.std()
 
 
-@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name.lower())
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.label)
 @pytest.mark.parametrize("arch", SHAPES.values(), ids=SHAPES.keys())
 def test_rows_without_a_rounding_flip_agree_with_the_documented_formats_to_float32(arch: Arch, isa: Isa) -> None:
     tiny = make_tiny_model(arch)

@@ -14,7 +14,7 @@ from tiny_model import SMALL, all_logits, batch_of, kv_memory, make_tiny_model, 
 from tritserve.errors import NativeError
 from tritserve.native import lib as native
 from tritserve.native.lib import BLOCK_TOKENS, KvPool, Model, Session, sample
-from tritserve.native.types import TOKEN_NONE, TOKEN_NONFINITE, Isa, Output, Sampling, StepBatch
+from tritserve.native.types import TOKEN_NONE, TOKEN_NONFINITE, Output, Sampling, StepBatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -227,6 +227,4 @@ def test_the_machine_can_be_measured(session: Session) -> None:
     assert native.measure_read(1 << 22, n_threads=2, repeats=2) > 1e8
     assert native.measure_int8(native.best_isa(), n_threads=2, seconds=0.02) > 1e9
     assert session.time_linears(2, 2) > 0
-    assert native.isa_supported(Isa.REF)
-    assert len(native.isa_kernels(Isa.REF)) == 6
     assert session.stats().steps == 0

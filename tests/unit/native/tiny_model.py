@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy_model import Layer, NumpyModel, TernaryLinear, rope_tables
 
+from tritserve.isa import Isa
 from tritserve.native.lib import KvPool, Model, Session
 from tritserve.native.packing import (
     LAYOUT_F32,
@@ -20,7 +21,7 @@ from tritserve.native.packing import (
     pack_head,
     pack_ternary,
 )
-from tritserve.native.types import Arch, Choice, Isa, Output, StepBatch, TensorEntry
+from tritserve.native.types import Arch, Choice, Output, StepBatch, TensorEntry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -5,7 +5,7 @@
 #include "ops.h"
 #include "tile.h"
 
-trit_av_fn trit_av_i16_6x16__avx2;
+trit_av_fn TRIT_KERNEL(trit_av_i16_6x16);
 
 /* All ones in the first n of eight lanes. */
 static inline __m256i first_lanes(size_t n)
@@ -69,8 +69,8 @@ APART void sum_rows_partial(size_t rows, const int16_t *a, const int16_t *const 
 #undef TILE
 }
 
-void trit_av_i16_6x16__avx2(const int16_t *restrict a, size_t n_q, const int16_t *const *restrict v_blocks,
-                            size_t n_blocks, size_t head_dim, int32_t *restrict acc, size_t acc_stride)
+void TRIT_KERNEL(trit_av_i16_6x16)(const int16_t *restrict a, size_t n_q, const int16_t *const *restrict v_blocks,
+                                   size_t n_blocks, size_t head_dim, int32_t *restrict acc, size_t acc_stride)
 {
     for (size_t i = 0; i < n_q; i += TILE_ROWS) {
         const int16_t *rows_a = a + i * TRIT_CHUNK_TOKENS;

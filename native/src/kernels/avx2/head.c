@@ -8,7 +8,7 @@
 #include "ops.h"
 #include "tile.h"
 
-trit_head_fn trit_head_i8i16_6x16__avx2;
+trit_head_fn TRIT_KERNEL(trit_head_i8i16_6x16);
 
 enum { BLOCK = 256, STREAM_ROWS = 3, QUARTER = TRIT_HEAD_PANEL / 4 };
 
@@ -109,9 +109,10 @@ APART void add_tile_rows(size_t rows, const int16_t *h, size_t h_stride, const i
 #undef TILE
 }
 
-void trit_head_i8i16_6x16__avx2(const int16_t *restrict h, const int8_t *restrict h_hi, const int8_t *restrict h_lo,
-                                size_t h_stride, size_t m, const int8_t *restrict plane, size_t groups, size_t panel0,
-                                size_t panel1, int64_t *restrict dots, size_t dots_stride)
+void TRIT_KERNEL(trit_head_i8i16_6x16)(const int16_t *restrict h, const int8_t *restrict h_hi,
+                                       const int8_t *restrict h_lo, size_t h_stride, size_t m,
+                                       const int8_t *restrict plane, size_t groups, size_t panel0, size_t panel1,
+                                       int64_t *restrict dots, size_t dots_stride)
 {
     (void)h_hi;
     (void)h_lo;

@@ -4,7 +4,7 @@
 #include "ops.h"
 #include "tile.h"
 
-trit_qk_fn trit_qk_i16_6x16__avx2;
+trit_qk_fn TRIT_KERNEL(trit_qk_i16_6x16);
 
 /* rows queries x 16 tokens; dots (rows, 64). */
 FLATTEN void dot_tile(const size_t rows, const int16_t *q, size_t q_stride, const int16_t *k, size_t head_dim,
@@ -39,9 +39,9 @@ APART void dot_rows(size_t rows, const int16_t *q, size_t q_stride, const int16_
 #undef TILE
 }
 
-void trit_qk_i16_6x16__avx2(const int16_t *restrict q, size_t q_stride, size_t n_q,
-                            const int16_t *const *restrict k_blocks, size_t n_blocks, size_t head_dim,
-                            int32_t *restrict dots)
+void TRIT_KERNEL(trit_qk_i16_6x16)(const int16_t *restrict q, size_t q_stride, size_t n_q,
+                                   const int16_t *const *restrict k_blocks, size_t n_blocks, size_t head_dim,
+                                   int32_t *restrict dots)
 {
     for (size_t b = 0; b < n_blocks; b++)
         for (size_t i = 0; i < n_q; i += TILE_ROWS)

@@ -4,7 +4,7 @@
  */
 #include "zmm.h"
 
-trit_av_fn trit_av_i16_6x16__avx512vnni;
+trit_av_fn TRIT_KERNEL(trit_av_i16_6x16);
 
 /* rows queries x channels j .. j + 15 under `lanes`; acc (rows, acc_stride) at channel j. */
 FLATTEN void sum_tile(const size_t rows, const int16_t *a, const int16_t *const *v_blocks, size_t n_blocks,
@@ -36,8 +36,8 @@ APART void sum_rows(size_t rows, const int16_t *a, const int16_t *const *v_block
 #undef TILE
 }
 
-void trit_av_i16_6x16__avx512vnni(const int16_t *restrict a, size_t n_q, const int16_t *const *restrict v_blocks,
-                                  size_t n_blocks, size_t head_dim, int32_t *restrict acc, size_t acc_stride)
+void TRIT_KERNEL(trit_av_i16_6x16)(const int16_t *restrict a, size_t n_q, const int16_t *const *restrict v_blocks,
+                                   size_t n_blocks, size_t head_dim, int32_t *restrict acc, size_t acc_stride)
 {
     for (size_t i = 0; i < n_q; i += TILE_ROWS)
         for (size_t j = 0; j < head_dim; j += LANES)

@@ -1,11 +1,11 @@
 /* Damage check of packed ternary bytes: no two-bit field may be 3. A page at a time, so that damage ends the scan early. */
 #include "zmm.h"
 
-trit_codes_valid_fn trit_codes_valid_t2_64__avx512vnni;
+trit_codes_valid_fn TRIT_KERNEL(trit_codes_valid_t2_64);
 
 enum { BYTES_PER_LOOK = 4096 };
 
-int trit_codes_valid_t2_64__avx512vnni(const uint8_t *w, size_t bytes)
+int TRIT_KERNEL(trit_codes_valid_t2_64)(const uint8_t *w, size_t bytes)
 {
     for (size_t at = 0; at < bytes;) {
         size_t end = bytes - at < BYTES_PER_LOOK ? bytes : at + BYTES_PER_LOOK;

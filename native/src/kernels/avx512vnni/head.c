@@ -8,7 +8,7 @@
  */
 #include "zmm.h"
 
-trit_head_fn trit_head_i8i16_6x16__avx512vnni;
+trit_head_fn TRIT_KERNEL(trit_head_i8i16_6x16);
 
 enum { BLOCK = 8192, MAX_ROWS = 48 };
 
@@ -74,10 +74,10 @@ static int64_t sum_hidden(const int16_t *h, size_t n)
     return sum;
 }
 
-void trit_head_i8i16_6x16__avx512vnni(const int16_t *restrict h, const int8_t *restrict h_hi,
-                                      const int8_t *restrict h_lo, size_t h_stride, size_t m,
-                                      const int8_t *restrict plane, size_t groups, size_t panel0, size_t panel1,
-                                      int64_t *restrict dots, size_t dots_stride)
+void TRIT_KERNEL(trit_head_i8i16_6x16)(const int16_t *restrict h, const int8_t *restrict h_hi,
+                                       const int8_t *restrict h_lo, size_t h_stride, size_t m,
+                                       const int8_t *restrict plane, size_t groups, size_t panel0, size_t panel1,
+                                       int64_t *restrict dots, size_t dots_stride)
 {
     for (size_t row0 = 0; row0 < m; row0 += MAX_ROWS) {
         size_t n_rows = m - row0 < MAX_ROWS ? m - row0 : MAX_ROWS;

@@ -1,7 +1,7 @@
 /* Queries times keys of one chunk: vpdpwssd of a broadcast channel pair with the 16 tokens of a block, up to six queries at once. */
 #include "zmm.h"
 
-trit_qk_fn trit_qk_i16_6x16__avx512vnni;
+trit_qk_fn TRIT_KERNEL(trit_qk_i16_6x16);
 
 /* rows queries x 16 tokens; dots (rows, 64). */
 FLATTEN void dot_tile(const size_t rows, const int16_t *q, size_t q_stride, const int16_t *k, size_t head_dim,
@@ -30,9 +30,9 @@ APART void dot_rows(size_t rows, const int16_t *q, size_t q_stride, const int16_
 #undef TILE
 }
 
-void trit_qk_i16_6x16__avx512vnni(const int16_t *restrict q, size_t q_stride, size_t n_q,
-                                  const int16_t *const *restrict k_blocks, size_t n_blocks, size_t head_dim,
-                                  int32_t *restrict dots)
+void TRIT_KERNEL(trit_qk_i16_6x16)(const int16_t *restrict q, size_t q_stride, size_t n_q,
+                                   const int16_t *const *restrict k_blocks, size_t n_blocks, size_t head_dim,
+                                   int32_t *restrict dots)
 {
     for (size_t b = 0; b < n_blocks; b++)
         for (size_t i = 0; i < n_q; i += TILE_ROWS)

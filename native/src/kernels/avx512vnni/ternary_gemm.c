@@ -4,7 +4,7 @@
  */
 #include "panel.h"
 
-trit_ternary_fn trit_gemm_i8t2_6x64__avx512vnni;
+trit_ternary_fn TRIT_KERNEL(trit_gemm_i8t2_6x64);
 
 /* x, x_sum, row_scale and y at the tile's first row; rows is a constant where inlined. */
 FLATTEN void do_tile(const size_t rows, const int8_t *x, size_t x_stride, const int32_t *x_sum, const uint8_t *panel_w,
@@ -37,10 +37,10 @@ APART void do_rows(size_t rows, const int8_t *x, size_t x_stride, const int32_t 
 #undef TILE
 }
 
-void trit_gemm_i8t2_6x64__avx512vnni(const int8_t *restrict x, size_t x_stride, const int32_t *restrict x_sum, size_t m,
-                                     const uint8_t *restrict w, size_t groups, size_t panel0, size_t panel1,
-                                     size_t n_outputs, const float *restrict row_scale, float *restrict y,
-                                     size_t y_stride)
+void TRIT_KERNEL(trit_gemm_i8t2_6x64)(const int8_t *restrict x, size_t x_stride, const int32_t *restrict x_sum,
+                                      size_t m, const uint8_t *restrict w, size_t groups, size_t panel0, size_t panel1,
+                                      size_t n_outputs, const float *restrict row_scale, float *restrict y,
+                                      size_t y_stride)
 {
     for (size_t panel = panel0; panel < panel1; panel++)
         for (size_t row = 0; row < m; row += TILE_ROWS)

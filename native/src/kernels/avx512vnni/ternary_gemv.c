@@ -4,12 +4,12 @@
  */
 #include "panel.h"
 
-trit_ternary_fn trit_gemv_i8t2_1x64__avx512vnni;
+trit_ternary_fn TRIT_KERNEL(trit_gemv_i8t2_1x64);
 
-void trit_gemv_i8t2_1x64__avx512vnni(const int8_t *restrict x, size_t x_stride, const int32_t *restrict x_sum, size_t m,
-                                     const uint8_t *restrict w, size_t groups, size_t panel0, size_t panel1,
-                                     size_t n_outputs, const float *restrict row_scale, float *restrict y,
-                                     size_t y_stride)
+void TRIT_KERNEL(trit_gemv_i8t2_1x64)(const int8_t *restrict x, size_t x_stride, const int32_t *restrict x_sum,
+                                      size_t m, const uint8_t *restrict w, size_t groups, size_t panel0, size_t panel1,
+                                      size_t n_outputs, const float *restrict row_scale, float *restrict y,
+                                      size_t y_stride)
 {
     for (size_t row = 0; row < m; row++)
         for (size_t panel = panel0; panel < panel1; panel++) {

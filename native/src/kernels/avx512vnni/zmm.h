@@ -1,13 +1,13 @@
 /*
  * zmm.h - the few AVX-512 operations that the kernels of this folder use.
  *
- * With TRIT_AVX512_MODEL defined, tests/native/avx512_model.h stands in for the instructions: kerncheck then runs the same sources on CPUs
+ * With TRIT_MODEL defined, tests/native/avx512_model.h stands in for the instructions: kerncheck then runs the same sources on CPUs
  * that lack them. Every intrinsic used here or in a kernel has to be in that model.
  */
 #ifndef TRIT_AVX512VNNI_ZMM_H
 #define TRIT_AVX512VNNI_ZMM_H
 
-#ifdef TRIT_AVX512_MODEL
+#ifdef TRIT_MODEL
 #include "avx512_model.h"
 #else
 #include <immintrin.h>
@@ -52,7 +52,7 @@ static inline __m512i broadcast(const void *from)
  */
 static inline void add_bytes(__m512i *acc, __m512i codes, __m512i inputs)
 {
-#ifdef TRIT_AVX512_MODEL
+#ifdef TRIT_MODEL
     *acc = _mm512_dpbusd_epi32(*acc, codes, inputs);
 #else
     __asm__("vpdpbusd %[inputs], %[codes], %[acc]" : [acc] "+v"(*acc) : [codes] "v"(codes), [inputs] "v"(inputs));
@@ -61,7 +61,7 @@ static inline void add_bytes(__m512i *acc, __m512i codes, __m512i inputs)
 
 static inline void add_words(__m512i *acc, __m512i a, __m512i b)
 {
-#ifdef TRIT_AVX512_MODEL
+#ifdef TRIT_MODEL
     *acc = _mm512_dpwssd_epi32(*acc, a, b);
 #else
     __asm__("vpdpwssd %[b], %[a], %[acc]" : [acc] "+v"(*acc) : [a] "v"(a), [b] "v"(b));
