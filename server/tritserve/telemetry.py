@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 PREFIX = "tritserve_"
 
-ENDPOINTS = ("chat", "completions")
+ENDPOINTS = ("chat", "completions", "messages")
 OUTCOMES = ("stop", "length", "cancelled", "timeout", "error", "rejected")
 REJECT_REASONS = ("queue_full", "tokens_full", "draining", "too_long", "invalid")
 STEP_KINDS = ("prefill", "decode", "mixed")

@@ -10,21 +10,29 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
 
-from tritserve.api import chat, completions, health, metrics, models, tokenize
+from tritserve.api import anthropic, chat, completions, health, metrics, models, tokenize
 from tritserve.api.http_errors import ErrorReply, plain_reply, reply_to
-from tritserve.api.middleware import HostRule, KeyRequired, RequestContext
+from tritserve.api.middleware import HostRule, KeyRequired, RequestContext, error_response
 from tritserve.errors import InvalidRequest, Overloaded, ServerError
 from tritserve.settings import is_loopback
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.responses import Response
 
     from tritserve.api.front import Front
 
-GENERATION_ROUTES = frozenset({"/v1/chat/completions", "/v1/completions"})
-_ROUTERS = (chat.router, completions.router, models.router, tokenize.router, health.router, metrics.router)
+GENERATION_ROUTES = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/messages"})
+_ROUTERS = (
+    chat.router,
+    completions.router,
+    anthropic.router,
+    models.router,
+    tokenize.router,
+    health.router,
+    metrics.router,
+)
 
 
 def create_app(front: Front) -> FastAPI:
@@ -38,7 +46,7 @@ def create_app(front: Front) -> FastAPI:
     templates = frozenset(route.path for route in routes)
 
     async def refuse(request: Request, error: Exception) -> Response:
-        return _response(_explain(front, request, error, templates))
+        return error_response(_explain(front, request, error, templates), request.scope)
 
     app.add_exception_handler(ServerError, refuse)
     app.add_exception_handler(RequestValidationError, refuse)
@@ -120,7 +128,3 @@ def _did_you_mean(route: str) -> str:
 
 def _shown(method: str) -> str:
     return method if method.isalpha() and len(method) <= 16 else "this method"
-
-
-def _response(reply: ErrorReply) -> Response:
-    return Response(reply.content, reply.status, dict(reply.headers), media_type="application/json")

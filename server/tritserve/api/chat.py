@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
@@ -36,32 +37,47 @@ async def create_chat_completion(request: Request) -> Response:
         body = await read_body(request, ChatBody, front.settings.max_json_depth)
         meter.stream = bool(body.stream)
         ignored = sort_out_body(body, CHAT_UNSUPPORTED, strict=front.settings.strict_parameters)
-        identity = new_identity("chatcmpl", check_model(body.model, front.model), front.model.weights_sha256)
-        options = _options(body, front)
-        messages, ignored_in_messages = template_messages(body, front.settings)
-        prompt = await chat_prompt(front, body, messages)
-        requests = convert_prompts(
-            [prompt.ids],
-            options,
-            front.settings,
-            max_model_len=front.max_model_len(),
-            request_id=meter.request_id,
-            key_name=meter.key_name,
-            param="messages",
-        )
-        run = Run(front, options.rules, meter, keep_tokens=bool(body.logprobs or body.return_token_ids))
-        await run.start(requests)
+        identity = new_identity("chatcmpl-", check_model(body.model, front.model), front.model.weights_sha256)
+        begun = await begin_chat(front, body, meter)
         shape = ChatShape(
-            num_choices=run.num_choices,
+            num_choices=begun.run.num_choices,
             num_top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             include_usage=body.stream_options is not None and bool(body.stream_options.include_usage),
-            prompt_ids=prompt.ids if body.return_token_ids else None,
+            prompt_ids=begun.prompt_ids if body.return_token_ids else None,
         )
         writer = ChatWriter(identity, shape, front.model.text.tokenizer)
-    headers = ignored_headers([*ignored, *ignored_in_messages])
+    headers = ignored_headers([*ignored, *begun.ignored])
     if body.stream:
-        return StreamResponse(run, writer, headers, front.settings.keep_alive_seconds)
-    return await whole_response(request, run, writer, headers)
+        return StreamResponse(begun.run, writer, headers, front.settings.keep_alive_seconds)
+    return await whole_response(request, begun.run, writer, headers)
+
+
+@dataclass(frozen=True, slots=True)
+class BegunChat:
+    """A conversation in the pool. ``ignored`` are the names in its messages that do nothing."""
+
+    run: Run
+    prompt_ids: list[int]
+    ignored: list[str]
+
+
+async def begin_chat(front: Front, body: ChatBody, meter: Meter) -> BegunChat:
+    """Encode a conversation and submit it. Raises InvalidRequest, ContextTooLong, Unavailable, and what ``Pool.submit`` does."""
+    options = _options(body, front)
+    messages, ignored = template_messages(body, front.settings)
+    prompt = await chat_prompt(front, body, messages)
+    requests = convert_prompts(
+        [prompt.ids],
+        options,
+        front.settings,
+        max_model_len=front.max_model_len(),
+        request_id=meter.request_id,
+        key_name=meter.key_name,
+        param="messages",
+    )
+    run = Run(front, options.rules, meter, keep_tokens=bool(body.logprobs or body.return_token_ids))
+    await run.start(requests)
+    return BegunChat(run, prompt.ids, ignored)
 
 
 def _options(body: ChatBody, front: Front) -> Options:

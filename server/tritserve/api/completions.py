@@ -38,7 +38,7 @@ async def create_completion(request: Request) -> Response:
         body = await read_body(request, CompletionBody, front.settings.max_json_depth)
         meter.stream = bool(body.stream)
         ignored = sort_out_body(body, COMPLETION_UNSUPPORTED, strict=front.settings.strict_parameters)
-        identity = new_identity("cmpl", check_model(body.model, front.model), front.model.weights_sha256)
+        identity = new_identity("cmpl-", check_model(body.model, front.model), front.model.weights_sha256)
         options = _options(body, front)
         prompts = await text_prompts(front, body)
         requests = convert_prompts(

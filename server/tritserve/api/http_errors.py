@@ -1,6 +1,7 @@
 """The one table from an exception to an HTTP status and OpenAI's error body; and the bodies of errors that are none of ours.
 
-    {"error": {"message": ..., "type": ..., "param": ..., "code": ...}}
+    {"error": {"message": ..., "type": ..., "param": ..., "code": ...}}      OpenAI's
+    {"type": "error", "error": {"type": ..., "message": ...}}                Anthropic's
 
 Texts of the classes in the table may be shown. Everything else (a bug, a library's exception, an error about files) answers with
 a generic message and the request id, and is logged once, with its traceback.
@@ -82,6 +83,24 @@ _BY_STATUS = {
     503: ("server_error", "unavailable"),
     505: ("invalid_request_error", "http_version_not_supported"),
 }
+
+
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def anthropic_error(reply: ErrorReply, request_id: str) -> bytes:
+    """Return the body of an error in Anthropic's shape; it has a type and a text, and no place for ``param`` and ``code``."""
+    usual = "invalid_request_error" if reply.status < 500 else "api_error"
+    detail = {"type": _ANTHROPIC_TYPES.get(reply.status, usual), "message": reply.message}
+    body = {"type": "error", "error": detail, "request_id": request_id or None}
+    return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def reply_to(error: BaseException, request_id: str = "") -> ErrorReply:

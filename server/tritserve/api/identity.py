@@ -21,8 +21,8 @@ class Identity:
 
 
 def new_identity(prefix: str, model: str, weights_sha256: str) -> Identity:
-    """Name a new answer: ``prefix`` is "chatcmpl" or "cmpl"."""
-    return Identity(f"{prefix}-{secrets.token_hex(16)}", int(time.time()), model, fingerprint(weights_sha256))
+    """Name a new answer: ``prefix`` is the shape's own, as "chatcmpl-"."""
+    return Identity(f"{prefix}{secrets.token_hex(16)}", int(time.time()), model, fingerprint(weights_sha256))
 
 
 @cache

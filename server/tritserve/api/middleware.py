@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from tritserve import logs
-from tritserve.api.http_errors import ErrorReply, plain_reply, reply_to
+from tritserve.api.http_errors import ErrorReply, anthropic_error, plain_reply, reply_to
 from tritserve.errors import Unauthorized
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class RequestContext:
                 status = _CLIENT_LEFT if client_left else message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
+                if _is_anthropic(scope):
+                    headers["request-id"] = request_id
                 headers["openai-processing-ms"] = str(round((time.monotonic() - begun) * 1000))
                 self._telemetry.on_http_answer(self._route(scope), method_label(scope["method"]), status)
             await send(message)
@@ -191,8 +193,18 @@ def method_label(method: str) -> str:
 
 async def send_reply(reply: ErrorReply, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with an error."""
-    response = Response(reply.content, reply.status, dict(reply.headers), media_type="application/json")
-    await response(scope, receive, send)
+    await error_response(reply, scope)(scope, receive, send)
+
+
+def error_response(reply: ErrorReply, scope: Scope) -> Response:
+    """Return an error in the shape that the route's clients read."""
+    content = anthropic_error(reply, scope["state"]["request_id"]) if _is_anthropic(scope) else reply.content
+    return Response(content, reply.status, dict(reply.headers), media_type="application/json")
+
+
+def _is_anthropic(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path == "/v1/messages" or path.startswith("/v1/messages/")
 
 
 def _presented_keys(scope: Scope) -> list[bytes]:

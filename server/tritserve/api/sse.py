@@ -10,3 +10,8 @@ DONE = b"data: [DONE]\n\n"
 def data(payload: bytes) -> bytes:
     """Frame one event. ``payload`` is JSON, which has no line breaks."""
     return b"data: " + payload + b"\n\n"
+
+
+def event(name: str, payload: bytes) -> bytes:
+    """Frame one event with a name. ``payload`` is JSON, which has no line breaks."""
+    return b"event: " + name.encode() + b"\ndata: " + payload + b"\n\n"

@@ -1,0 +1,157 @@
+"""POST /v1/messages and POST /v1/messages/count_tokens: Anthropic's shapes over the same chat as /v1/chat/completions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from tritserve.api.anthropic_answer import MessageShape, MessageWriter
+from tritserve.api.body import check_body, read_body
+from tritserve.api.chat import begin_chat
+from tritserve.api.convert import check_model
+from tritserve.api.identity import new_identity
+from tritserve.api.messages import template_messages
+from tritserve.api.meter import Meter
+from tritserve.api.parameters import PART_IGNORABLE, ignored_headers, sort_out
+from tritserve.api.prompts import chat_prompt
+from tritserve.api.respond import JSON_MEDIA_TYPE, StreamResponse, metered, whole_response
+from tritserve.api.schemas.anthropic import CountTokensBody, MessagesBody, TokensCount
+from tritserve.api.schemas.chat import ChatBody, ConversationBody
+from tritserve.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tritserve.api.front import Front
+    from tritserve.api.schemas.anthropic import ContentBlock
+
+router = APIRouter()
+
+_PASSED_ON = frozenset(
+    {
+        *("cache_salt", "chat_template_kwargs", "frequency_penalty", "ignore_eos", "logit_bias", "min_p", "min_tokens"),
+        *("presence_penalty", "priority", "repetition_penalty", "seed", "stop_token_ids", "timeout"),
+    }
+)
+"""Parameters of /v1/chat/completions that Anthropic's API does not have: served by their own names."""
+_IGNORABLE = frozenset(
+    {"cache_control", "diagnostics", "inference_geo", "metadata", "service_tier", "speed", "user_profile_id"}
+)
+_DISABLED = {"type": "disabled"}
+_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
+    "container": (),
+    "context_management": (),
+    "mcp_servers": ([],),
+    "output_config": ({},),
+    "output_format": (),
+    "thinking": (_DISABLED,),
+    "tool_choice": ({"type": "none"},),
+    "tools": ([],),
+}
+_BLOCK_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {"citations": ([],)}
+
+
+@router.post("/v1/messages")
+async def create_message(request: Request) -> Response:
+    """Answer a conversation."""
+    front: Front = request.app.state.front
+    meter = Meter(front.telemetry, "messages", front.model.names[0], request)
+    with metered(meter):
+        body = await read_body(request, MessagesBody, front.settings.max_json_depth)
+        meter.stream = bool(body.stream)
+        name = check_model(body.model, front.model)
+        passed_on = {key: value for key, value in (body.model_extra or {}).items() if key in _PASSED_ON}
+        ignored = _sort_out(body, front, known=passed_on.keys())
+        chat = check_body(
+            {
+                **passed_on,
+                "messages": _conversation(body),
+                "continue_final_message": body.messages[-1].role == "assistant",
+                "max_tokens": body.max_tokens,
+                "stop": body.stop_sequences,
+                "temperature": body.temperature,
+                "top_p": body.top_p,
+                "top_k": body.top_k,
+            },
+            ChatBody,
+        )
+        begun = await begin_chat(front, chat, meter)
+        shape = MessageShape(
+            num_prompt_tokens=len(begun.prompt_ids),
+            max_tokens=body.max_tokens,
+            stop_sequences=tuple(body.stop_sequences or ()),
+            request_id=meter.request_id,
+        )
+        writer = MessageWriter(new_identity("msg_", name, front.model.weights_sha256), shape)
+    headers = ignored_headers(ignored)
+    if body.stream:
+        return StreamResponse(begun.run, writer, headers, front.settings.keep_alive_seconds)
+    return await whole_response(request, begun.run, writer, headers)
+
+
+@router.post("/v1/messages/count_tokens")
+async def count_tokens(request: Request) -> Response:
+    """Count the tokens of a conversation as ``create_message`` would send it to the model."""
+    front: Front = request.app.state.front
+    body = await read_body(request, CountTokensBody, front.settings.max_json_depth)
+    check_model(body.model, front.model)
+    ignored = _sort_out(body, front)
+    chat = check_body(
+        {
+            "messages": _conversation(body),
+            "continue_final_message": body.messages[-1].role == "assistant",
+        },
+        ConversationBody,
+    )
+    messages, _ = template_messages(chat, front.settings)
+    prompt = await chat_prompt(front, chat, messages)
+    answer = msgspec.json.encode(TokensCount(len(prompt.ids)))
+    return Response(answer, media_type=JSON_MEDIA_TYPE, headers=ignored_headers(ignored))
+
+
+def _sort_out(body: CountTokensBody, front: Front, known: Sequence[str] | Any = ()) -> list[str]:
+    """Return the names that are ignored of a body and its blocks. Raises InvalidRequest for the others."""
+    strict = front.settings.strict_parameters
+    extra = {name: value for name, value in (body.model_extra or {}).items() if name not in known}
+    ignored = sort_out(extra, _UNSUPPORTED, _IGNORABLE, strict=strict)
+    for turn in body.messages:
+        ignored += sort_out(turn.model_extra, {}, frozenset(), strict=strict, prefix="messages.")
+    for block in [*(body.system or ()), *(block for turn in body.messages for block in turn.content)]:
+        ignored += sort_out(
+            block.model_extra, _BLOCK_UNSUPPORTED, PART_IGNORABLE, strict=strict, prefix="messages.content."
+        )
+    return ignored
+
+
+def _conversation(body: CountTokensBody) -> list[dict[str, object]]:
+    """Return the messages as chat has them: the system text first, successive turns of one speaker as one."""
+    messages: list[dict[str, object]] = []
+    system = _text(body.system or [], "system")
+    if system:
+        messages.append({"role": "system", "content": system})
+    texts: list[str] = []
+    for index, turn in enumerate(body.messages):
+        texts.append(_text(turn.content, f"messages[{index}].content"))
+        is_last_of_speaker = index + 1 == len(body.messages) or body.messages[index + 1].role != turn.role
+        if is_last_of_speaker:
+            messages.append({"role": turn.role, "content": "\n".join(texts)})
+            texts = []
+    return messages
+
+
+def _text(blocks: Sequence[ContentBlock], where: str) -> str:
+    texts = []
+    for index, block in enumerate(blocks):
+        place = f"{where}[{index}]"
+        if block.type != "text":
+            raise InvalidRequest(
+                f"{place}.type: only blocks of the type 'text' are supported.",
+                param=place,
+                code="unsupported_parameter",
+            )
+        if block.text is None:
+            raise InvalidRequest(f"{place}.text: must be given.", param=f"{place}.text")
+        texts.append(block.text)
+    return "\n".join(texts)
