@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 PREFIX = "tritserve_"
 
-ENDPOINTS = ("chat", "completions", "messages")
+ENDPOINTS = ("chat", "completions", "messages", "responses")
 OUTCOMES = ("stop", "length", "cancelled", "timeout", "error", "rejected")
 REJECT_REASONS = ("queue_full", "tokens_full", "draining", "too_long", "invalid")
 STEP_KINDS = ("prefill", "decode", "mixed")
@@ -97,11 +97,9 @@ class Telemetry(PoolObserver):
             counter("requests_rejected_total", "Generation requests refused before any token.", "reason"),
             REJECT_REASONS,
         )
-        self._duration = known(
-            histogram(
-                "request_duration_seconds", LONG_BUCKETS, "Received to the end of the answer.", "endpoint", "outcome"
-            ),
-            *(ENDPOINTS, OUTCOMES),
+        # Not made beforehand: a histogram of nothing has no quantiles, and these would be two thirds of a scrape.
+        self._duration = histogram(
+            "request_duration_seconds", LONG_BUCKETS, "Received to the end of the answer.", "endpoint", "outcome"
         )
         self._ttft = known(
             histogram("time_to_first_token_seconds", WAIT_BUCKETS, "Received to the first token.", "endpoint"),

@@ -169,3 +169,14 @@ async def test_choices_of_real_workers_are_those_of_the_model_alone(tmp_path: Pa
         for choice, prompt in zip(answer.choices, [[1, 2, seed], [3, seed]], strict=True):
             assert choice.model_extra is not None
             assert choice.model_extra["token_ids"] == model_completion(prompt, seed, 12, frozenset())
+
+
+async def test_plain_and_streamed_responses_agree() -> None:
+    async with client_of(ScriptedPool(scripted([HELLO, WORLD, EOS]))) as client:
+        whole = await client.responses.create(model="tiny", input="Hi", instructions="Be brief")
+        async with client.responses.stream(model="tiny", input="Hi", instructions="Be brief") as stream:
+            events = [event async for event in stream]
+            final = await stream.get_final_response()
+    assert whole.output_text == final.output_text == "Hello world"
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == "Hello world"
+    assert (whole.status, final.status, final.usage) == ("completed", "completed", whole.usage)

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from tritserve.api import anthropic, chat, completions, health, metrics, models, tokenize
+from tritserve.api import anthropic, chat, completions, health, metrics, models, responses, tokenize
 from tritserve.api.http_errors import ErrorReply, plain_reply, reply_to
 from tritserve.api.middleware import HostRule, KeyRequired, RequestContext, error_response
 from tritserve.errors import InvalidRequest, Overloaded, ServerError
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
     from tritserve.api.front import Front
 
-GENERATION_ROUTES = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/messages"})
+GENERATION_ROUTES = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"})
 _ROUTERS = (
     chat.router,
     completions.router,
     anthropic.router,
+    responses.router,
     models.router,
     tokenize.router,
     health.router,

@@ -24,6 +24,7 @@ from tritserve.errors import InvalidRequest
 if TYPE_CHECKING:
     from tritserve.api.convert import Options
     from tritserve.api.front import Front
+    from tritserve.protocol import SamplingParams
 
 router = APIRouter()
 
@@ -54,9 +55,10 @@ async def create_chat_completion(request: Request) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class BegunChat:
-    """A conversation in the pool. ``ignored`` are the names in its messages that do nothing."""
+    """A conversation in the pool, and what its first choice is sampled with. ``ignored`` are the names in its messages that do nothing."""
 
     run: Run
+    sampling: SamplingParams
     prompt_ids: list[int]
     ignored: list[str]
 
@@ -77,7 +79,7 @@ async def begin_chat(front: Front, body: ChatBody, meter: Meter) -> BegunChat:
     )
     run = Run(front, options.rules, meter, keep_tokens=bool(body.logprobs or body.return_token_ids))
     await run.start(requests)
-    return BegunChat(run, prompt.ids, ignored)
+    return BegunChat(run, options.choices[0], prompt.ids, ignored)
 
 
 def _options(body: ChatBody, front: Front) -> Options:

@@ -15,7 +15,7 @@ from tritserve.errors import InvalidRequest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tritserve.api.schemas.common import GenerationBody
+    from tritserve.api.schemas.common import GenerationBody, StreamOptions
 
 HEADER = "x-tritserve-ignored"
 _MAX_NAMES = 16
@@ -98,10 +98,13 @@ _STREAM_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {"continuous_usage_stats
 def sort_out_body(body: GenerationBody, unsupported: Mapping[str, Sequence[object]], *, strict: bool) -> list[str]:
     """Return the names that are ignored of a body and its ``stream_options``. Raises InvalidRequest for the others."""
     ignored = sort_out(body.model_extra, unsupported, IGNORABLE, strict=strict)
-    if body.stream_options is not None:
-        extra = body.stream_options.model_extra
-        ignored += sort_out(extra, _STREAM_UNSUPPORTED, _STREAM_IGNORABLE, strict=strict, prefix="stream_options.")
-    return ignored
+    return ignored + sort_out_stream_options(body.stream_options, strict=strict)
+
+
+def sort_out_stream_options(options: StreamOptions | None, *, strict: bool) -> list[str]:
+    """Return the names that are ignored of ``stream_options``. Raises InvalidRequest for the others."""
+    extra = None if options is None else options.model_extra
+    return sort_out(extra, _STREAM_UNSUPPORTED, _STREAM_IGNORABLE, strict=strict, prefix="stream_options.")
 
 
 def sort_out(

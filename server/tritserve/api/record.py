@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-Endpoint = Literal["chat", "completions", "messages"]
+Endpoint = Literal["chat", "completions", "messages", "responses"]
 
 Outcome = Literal["stop", "length", "tool_calls", "cancelled", "timeout", "error", "rejected"]
 """How a request ended. ``rejected``: nothing was generated because the request was refused (``reject_reason`` says why). With several choices

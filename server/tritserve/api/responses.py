@@ -1,0 +1,166 @@
+"""POST /v1/responses, stateless: OpenAI's newer shape over the same chat as /v1/chat/completions."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Request, Response
+
+from tritserve.api.body import check_body, read_body
+from tritserve.api.chat import begin_chat
+from tritserve.api.convert import check_model
+from tritserve.api.identity import new_identity
+from tritserve.api.meter import Meter
+from tritserve.api.parameters import IGNORABLE, PART_IGNORABLE, ignored_headers, sort_out, sort_out_stream_options
+from tritserve.api.respond import StreamResponse, metered, whole_response
+from tritserve.api.responses_answer import ResponseWriter
+from tritserve.api.schemas.chat import ChatBody
+from tritserve.api.schemas.responses import ResponseAnswer, ResponsesBody
+from tritserve.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tritserve.api.front import Front
+    from tritserve.api.schemas.responses import InputItem
+
+router = APIRouter()
+
+_LOGPROBS = "message.output_text.logprobs"
+_PASSED_ON = frozenset(
+    {
+        *("cache_salt", "chat_template_kwargs", "frequency_penalty", "ignore_eos", "logit_bias", "min_p", "min_tokens"),
+        *("presence_penalty", "priority", "repetition_penalty", "seed", "stop", "stop_token_ids", "timeout", "top_k"),
+    }
+)
+"""Parameters of /v1/chat/completions that this endpoint does not have at OpenAI: served by their own names."""
+_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
+    "background": (False,),
+    "context_management": ([],),
+    "conversation": (),
+    "moderation": (),
+    "previous_response_id": (),
+    "prompt": (),
+    "reasoning": ({},),
+    "tool_choice": ("auto", "none"),
+    "tools": ([],),
+}
+_TEXT_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {"verbosity": ("medium",)}
+_PART_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {"annotations": ([],), "logprobs": ([],)}
+_ITEM_IGNORABLE = frozenset({"id", "status", "phase"})
+_TEXT_PARTS = frozenset({"input_text", "output_text", "text"})
+
+
+@router.post("/v1/responses")
+async def create_response(request: Request) -> Response:
+    """Answer a conversation. Nothing of it is kept."""
+    front: Front = request.app.state.front
+    meter = Meter(front.telemetry, "responses", front.model.names[0], request)
+    with metered(meter):
+        body = await read_body(request, ResponsesBody, front.settings.max_json_depth)
+        meter.stream = bool(body.stream)
+        name = check_model(body.model, front.model)
+        passed_on = {key: value for key, value in (body.model_extra or {}).items() if key in _PASSED_ON}
+        ignored = _sort_out(body, passed_on, strict=front.settings.strict_parameters)
+        num_top = _num_top_logprobs(body)
+        chat = check_body(
+            {
+                **passed_on,
+                "messages": _messages(body),
+                "max_completion_tokens": body.max_output_tokens,
+                "temperature": body.temperature,
+                "top_p": body.top_p,
+                "logprobs": num_top is not None,
+                "top_logprobs": num_top,
+            },
+            ChatBody,
+        )
+        begun = await begin_chat(front, chat, meter)
+        identity = new_identity("resp_", name, front.model.weights_sha256)
+        answer = ResponseAnswer(
+            id=identity.id,
+            created_at=identity.created,
+            model=name,
+            instructions=body.instructions,
+            max_output_tokens=body.max_output_tokens,
+            temperature=begun.sampling.temperature,
+            top_p=begun.sampling.top_p,
+            top_logprobs=num_top or 0,
+            system_fingerprint=identity.system_fingerprint,
+        )
+        writer = ResponseWriter(answer, f"msg_{secrets.token_hex(16)}", front.model.text.tokenizer, num_top)
+    headers = ignored_headers(ignored)
+    if body.stream:
+        return StreamResponse(begun.run, writer, headers, front.settings.keep_alive_seconds)
+    return await whole_response(request, begun.run, writer, headers)
+
+
+def _sort_out(body: ResponsesBody, passed_on: Mapping[str, object], *, strict: bool) -> list[str]:
+    """Return the names that are ignored of a body and what is in it. Raises InvalidRequest for the others."""
+    extra = {name: value for name, value in (body.model_extra or {}).items() if name not in passed_on}
+    ignored = sort_out(extra, _UNSUPPORTED, IGNORABLE | {"max_tool_calls"}, strict=strict)
+    ignored += sort_out_stream_options(body.stream_options, strict=strict)
+    if body.stream_options is not None and not body.stream:
+        raise InvalidRequest("stream_options: only allowed when stream is true.", param="stream_options")
+    if body.truncation == "auto":
+        raise InvalidRequest(
+            "truncation: only 'disabled' is supported.", param="truncation", code="unsupported_parameter"
+        )
+    for index, name in enumerate(body.include or []):
+        if name != _LOGPROBS:
+            raise InvalidRequest(
+                f"include[{index}]: only '{_LOGPROBS}' is supported.", param="include", code="unsupported_parameter"
+            )
+    if body.text is not None:
+        ignored += sort_out(body.text.model_extra, _TEXT_UNSUPPORTED, frozenset(), strict=strict, prefix="text.")
+        if body.text.format is not None and body.text.format.type != "text":
+            raise InvalidRequest(
+                "text.format: only the type 'text' is supported.", param="text.format", code="unsupported_parameter"
+            )
+    for item in body.input:
+        ignored += sort_out(item.model_extra, {}, _ITEM_IGNORABLE, strict=strict, prefix="input.")
+        for part in item.content or []:
+            ignored += sort_out(
+                part.model_extra, _PART_UNSUPPORTED, PART_IGNORABLE, strict=strict, prefix="input.content."
+            )
+    return ignored
+
+
+def _num_top_logprobs(body: ResponsesBody) -> int | None:
+    """Return how many alternatives each token gets, None for no log-probabilities at all."""
+    if _LOGPROBS in (body.include or []):
+        return body.top_logprobs or 0
+    if body.top_logprobs:
+        raise InvalidRequest(f"top_logprobs: only allowed when include has '{_LOGPROBS}'.", param="top_logprobs")
+    return None
+
+
+def _messages(body: ResponsesBody) -> list[dict[str, object]]:
+    """Return the input as chat has it, the instructions first."""
+    messages: list[dict[str, object]] = []
+    if body.instructions:
+        messages.append({"role": "system", "content": body.instructions})
+    return messages + [_message(item, f"input[{index}]") for index, item in enumerate(body.input)]
+
+
+def _message(item: InputItem, where: str) -> dict[str, object]:
+    if item.type != "message":
+        raise InvalidRequest(
+            f"{where}.type: only items of the type 'message' are supported.",
+            param=f"{where}.type",
+            code="unsupported_parameter",
+        )
+    if item.role is None or item.content is None:
+        raise InvalidRequest(f"{where}: a message has a role and content.", param=where)
+    parts = []
+    for number, part in enumerate(item.content):
+        place = f"{where}.content[{number}]"
+        if part.type not in _TEXT_PARTS or part.text is None:
+            raise InvalidRequest(
+                f"{place}: only parts of the type 'input_text' or 'output_text', with text, are supported.",
+                param=place,
+                code="unsupported_parameter",
+            )
+        parts.append({"type": "text", "text": part.text})
+    return {"role": item.role, "content": parts}
