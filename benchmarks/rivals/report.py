@@ -1,0 +1,48 @@
+"""Turns become rows: medians, spread, and ratios of turns that followed one another. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from tritserve.cli.bench_report import spread
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tritserve.cli.bench_report import Sample
+
+Row = dict[str, Any]
+
+
+def rows_of(work: str, batch: int, context: int, turns: Mapping[str, Sequence[Sample]], ours: str) -> list[Row]:
+    """Return one row per engine; ``turns[engine][i]`` was measured in round i. A ratio is ours over theirs, in the same round."""
+    rows = []
+    for engine, samples in turns.items():
+        rates = [sample.num_tokens / sample.seconds for sample in samples]
+        row: Row = {"work": work, "batch": batch, "context": context, "engine": engine}
+        row["tokens_per_second"] = spread(rates)
+        cpu = 1000 * sum(sample.cpu_seconds for sample in samples) / sum(sample.num_tokens for sample in samples)
+        row["cpu_seconds_per_1000_tokens"] = None if math.isnan(cpu) else float(f"{cpu:.4g}")
+        if engine != ours:
+            own = [sample.num_tokens / sample.seconds for sample in turns[ours]]
+            row["ours_over_theirs"] = spread([a / b for a, b in zip(own, rates, strict=True)])
+        rows.append(row)
+    return rows
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """Return the report as a Markdown table: a line per work and engine."""
+    lines = [
+        "| work | batch | engine | tokens/s (least .. most) | tritserve is faster by | CPU s per 1,000 tokens |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        rate, cpu = row["tokens_per_second"], row["cpu_seconds_per_1000_tokens"]
+        ratio = row.get("ours_over_theirs")
+        faster = f"{ratio['median']:.2f}x ({ratio['min']:.2f} .. {ratio['max']:.2f})" if ratio else ""
+        lines.append(
+            f"| {row['work']} | {row['batch']} | {row['engine']} | {rate['median']:.4g} ({rate['min']:.4g} .. {rate['max']:.4g}) | "
+            f"{faster} | {'' if cpu is None else f'{cpu:.4g}'} |"
+        )
+    return "\n".join(lines)
