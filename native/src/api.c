@@ -150,7 +150,7 @@ trit_status trit_sample(const float *logits, int32_t vocab, const trit_sampling 
         (status = check_range("vocab", vocab, 1, 1 << 24, err)) != TRIT_OK ||
         (status = check_pointer("sampling", sampling, _Alignof(trit_sampling), err)) != TRIT_OK ||
         (status = check_range("target", target, -1, vocab - 1, err)) != TRIT_OK ||
-        (status = check_range("n_top", n_top, 0, TRIT_MAX_TOP, err)) != TRIT_OK ||
+        (status = check_range("n_top", n_top, -1, TRIT_MAX_TOP, err)) != TRIT_OK ||
         (status = check_pointer("out", out, _Alignof(trit_choice), err)) != TRIT_OK)
         return status;
     if (target < 0 && (status = trit_sampling_check(sampling, vocab, 0, err)) != TRIT_OK)
@@ -162,7 +162,8 @@ trit_status trit_sample(const float *logits, int32_t vocab, const trit_sampling 
     if ((status = trit_sampler_scratch_create(&scratch, (size_t)vocab, err)) != TRIT_OK)
         return status;
     uint64_t mode = trit_float_mode_enter();
-    if (!trit_sampler_choose(kernels.rows, logits, (size_t)vocab, sampling, target, n_top, out, &scratch))
+    if (trit_sampler_choose(kernels.rows, logits, NULL, (size_t)vocab, sampling, target, n_top, out, &scratch) !=
+        TRIT_SAMPLED)
         status = trit_fail(err, TRIT_ERR_STATE, "the mask did not become ready");
     trit_float_mode_leave(mode);
     trit_sampler_scratch_destroy(&scratch);

@@ -96,8 +96,8 @@ static trit_status check_output(const trit_batch *b, int32_t at, const trit_arch
     if (output->target < -1 || output->target >= arch->vocab)
         return trit_fail(err, TRIT_ERR_ARGUMENT, "output %d: target is %d, expected -1 to %d", at, output->target,
                          arch->vocab - 1);
-    if (output->n_top < 0 || output->n_top > TRIT_MAX_TOP)
-        return trit_fail(err, TRIT_ERR_ARGUMENT, "output %d: n_top is %d, expected 0 to %d", at, output->n_top,
+    if (output->n_top < -1 || output->n_top > TRIT_MAX_TOP)
+        return trit_fail(err, TRIT_ERR_ARGUMENT, "output %d: n_top is %d, expected -1 to %d", at, output->n_top,
                          TRIT_MAX_TOP);
     return output->target >= 0 ? TRIT_OK : trit_sampling_check(&output->sampling, arch->vocab, (size_t)at, err);
 }

@@ -166,6 +166,14 @@ static const float *floats_of(const table *t, int32_t kind, size_t layer)
     return tensor == NULL ? NULL : (const float *)(const void *)(t->src.map->bytes + tensor->offset);
 }
 
+static int8_t least_of(const int8_t *shift, size_t n)
+{
+    int8_t least = INT8_MAX;
+    for (size_t i = 0; i < n; i++)
+        least = shift[i] < least ? shift[i] : least;
+    return least;
+}
+
 static trit_planes planes_of(const table *t, int32_t kind, int32_t shift_kind)
 {
     const trit_tensor *tensor = tensor_of(t, kind, 0), *shift = tensor_of(t, shift_kind, 0);
@@ -174,6 +182,7 @@ static trit_planes planes_of(const table *t, int32_t kind, int32_t shift_kind)
     return (trit_planes){.hi = (const int8_t *)(bytes + tensor->offset),
                          .lo = (const int8_t *)(bytes + tensor->offset + tensor->bytes / 2),
                          .shift = (const int8_t *)(bytes + shift->offset),
+                         .least_shift = least_of((const int8_t *)(bytes + shift->offset), (size_t)shift->n),
                          .groups = groups,
                          .n_panels = trit_round_up((size_t)tensor->n, TRIT_HEAD_PANEL) / TRIT_HEAD_PANEL};
 }

@@ -24,6 +24,7 @@ typedef struct trit_layer {
 typedef struct trit_planes {
     const int8_t *hi, *lo;
     const int8_t *shift; /* (vocab), -126..126 */
+    int8_t least_shift;  /* of all */
     size_t groups, n_panels;
 } trit_planes;
 

@@ -37,6 +37,14 @@ static void radix_sort(uint64_t *entries, uint64_t *spare, size_t n)
     memcpy(entries, from, n * sizeof *entries); /* an odd number of passes: from is spare */
 }
 
+void trit_rank_sort(uint64_t *entries, uint64_t *spare, size_t n)
+{
+    if (n <= SMALL)
+        insertion_sort(entries, n);
+    else
+        radix_sort(entries, spare, n);
+}
+
 size_t trit_rank_leaders(const float *values, size_t n, float floor, uint64_t *entries, uint64_t *spare)
 {
     size_t count = 0;
@@ -44,9 +52,6 @@ size_t trit_rank_leaders(const float *values, size_t n, float floor, uint64_t *e
         entries[count] = trit_rank_entry(values[id], (uint32_t)id);
         count += values[id] >= floor; /* no branch: written always, kept if it counts */
     }
-    if (count <= SMALL)
-        insertion_sort(entries, count);
-    else
-        radix_sort(entries, spare, count);
+    trit_rank_sort(entries, spare, count);
     return count;
 }

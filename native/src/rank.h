@@ -25,6 +25,18 @@ static inline uint32_t trit_rank_id(uint64_t entry)
     return (uint32_t)entry;
 }
 
+static inline float trit_rank_value(uint64_t entry)
+{
+    uint32_t bits = (uint32_t)(entry >> 32);
+    float value;
+    bits = (bits & 0x80000000u) != 0 ? bits : ~bits & 0x7fffffffu;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* Ascending entries, best first. spare (n). Entries of equal value must stand in the order of their ids. */
+void trit_rank_sort(uint64_t *entries, uint64_t *spare, size_t n);
+
 /* Entries of all ids whose value is at least `floor`, sorted; returns how many. entries, spare (n). */
 size_t trit_rank_leaders(const float *values, size_t n, float floor, uint64_t *entries, uint64_t *spare);
 

@@ -72,7 +72,12 @@ static void list_arrays(trit_session *s, allocation list[TRIT_SESSION_ARRAYS])
         {&s->h_hi, outputs * h_width, sizeof *s->h_hi},
         {&s->h_lo, outputs * h_width, sizeof *s->h_lo},
         {&s->h_scale, outputs, sizeof *s->h_scale},
+        {&s->slack, outputs, sizeof *s->slack},
         {&s->logits, outputs * s->vocab_stride, sizeof *s->logits},
+        {&s->dots, s->max_screened * s->dots_stride, sizeof *s->dots},
+        {&s->sampled, outputs, sizeof *s->sampled},
+        {&s->finished, outputs, sizeof *s->finished},
+        {&s->undecided, outputs, sizeof *s->undecided},
         {&s->writers, s->kv->n_blocks, sizeof *s->writers},
     };
     memcpy(list, arrays, sizeof arrays);
@@ -134,6 +139,8 @@ trit_status trit_session_build(trit_session **out, const trit_model *model, trit
     s->kv_stride = trit_round_up((size_t)arch->n_kv_heads * (size_t)arch->head_dim, FLOAT_STEP);
     s->ffn_stride = trit_round_up((size_t)arch->intermediate, FLOAT_STEP);
     s->vocab_stride = trit_round_up((size_t)arch->vocab, FLOAT_STEP);
+    s->max_screened = smaller((size_t)options->max_outputs, (size_t)options->max_seqs);
+    s->dots_stride = model->head.n_panels * TRIT_HEAD_PANEL;
     if ((status = allocate(s, err)) != TRIT_OK ||
         (status = trit_pool_create(&s->pool, options->n_threads, err)) != TRIT_OK) {
         trit_session_tear_down(s);

@@ -12,7 +12,7 @@ typedef struct trit_thread_scratch {
     trit_attention_scratch attention;
 } trit_thread_scratch;
 
-enum { TRIT_SESSION_ARRAYS = 23 };
+enum { TRIT_SESSION_ARRAYS = 28 };
 
 struct trit_session {
     void *arrays[TRIT_SESSION_ARRAYS]; /* what the array pointers below point to, to be freed */
@@ -44,7 +44,14 @@ struct trit_session {
     int16_t *h;           /* (max_outputs, hidden rounded up to 64) */
     int8_t *h_hi, *h_lo;  /* the same in balanced byte planes */
     float *h_scale;       /* (max_outputs) */
-    float *logits;        /* (max_outputs, vocab_stride) */
+    int64_t *slack;       /* (max_outputs) see screen.h */
+    float *logits;        /* (max_outputs, vocab_stride); upper bounds of screened rows */
+    size_t max_screened;  /* rows of a step that may be screened: one per sequence */
+    size_t dots_stride;
+    int64_t *dots;      /* (max_screened, dots_stride) of screened rows with the high plane */
+    int32_t *sampled;   /* (max_outputs) trit_sampled */
+    int32_t *finished;  /* (max_outputs) panels read from the low plane */
+    int32_t *undecided; /* (max_outputs) screened rows of logits to be read whole */
 
     trit_attention_plan plan; /* of the running step */
     uint64_t *writers;        /* (n_blocks) step that last wrote the block */

@@ -9,10 +9,9 @@
 #include <time.h>
 
 #include "check.h"
+#include "drawn.h"
 #include "ops.h"
 #include "philox.h"
-
-enum { MAX_VOCAB = 2000, MAX_HISTORY = 40 };
 
 static trit_kernels kernels;
 
@@ -141,63 +140,14 @@ static int32_t plain_sampler(const float *logits, int32_t vocab, const trit_samp
 
 /* ---- comparison ------------------------------------------------------------------------------------------------- */
 
-static float random_float(uint64_t *state, float low, float high)
-{
-    return low + (high - low) * (float)(check_random(state) >> 40) * 0x1p-24f;
-}
-
-typedef struct drawn {
-    float logits[MAX_VOCAB], bias_values[8];
-    int32_t history[MAX_HISTORY], bias_ids[8], suppressed[8];
-    uint32_t mask[MAX_VOCAB / 32 + 1];
-    trit_sampling p;
-} drawn;
-
-static void draw(drawn *d, int32_t vocab, uint64_t *state)
+static void draw_logits(float *logits, int32_t vocab, uint64_t *state)
 {
     static const float spreads[] = {0.01f, 1.0f, 5.0f, 30.0f};
-    static const float temperatures[] = {0.0f, 0.1f, 0.7f, 1.0f, 2.0f};
-    static const float top_ps[] = {0.0f, 0.05f, 0.5f, 0.95f, 0.999f, 1.0f, 1.0f};
     float spread = spreads[check_below(state, 4)];
     int coarse = check_below(state, 3) == 0; /* many equal logits */
     for (int32_t id = 0; id < vocab; id++) {
         float l = random_float(state, -spread, spread);
-        d->logits[id] = coarse ? rintf(l) : l;
-    }
-    d->p = (trit_sampling){.seed = check_random(state),
-                           .position = check_below(state, 5000),
-                           .temperature = temperatures[check_below(state, 5)],
-                           .top_p = top_ps[check_below(state, 7)],
-                           .min_p = check_below(state, 2) ? 0.0f : random_float(state, 0.0f, 1.0f),
-                           .top_k = check_below(state, 2) ? 0 : check_below(state, vocab + 5),
-                           .repetition_penalty = 1.0f,
-                           .history = d->history,
-                           .bias_ids = d->bias_ids,
-                           .bias_values = d->bias_values,
-                           .suppressed = d->suppressed};
-    if (check_below(state, 2)) {
-        d->p.n_history = check_below(state, MAX_HISTORY + 1);
-        d->p.n_prompt = check_below(state, d->p.n_history + 1);
-        d->p.repetition_penalty = random_float(state, 0.5f, 2.0f);
-        d->p.presence_penalty = random_float(state, -2.0f, 2.0f);
-        d->p.frequency_penalty = random_float(state, -2.0f, 2.0f);
-        for (int32_t i = 0; i < d->p.n_history; i++)
-            d->history[i] = check_below(state, vocab < 10 ? vocab : 10);
-    }
-    d->p.n_bias = check_below(state, vocab < 8 ? vocab : 8);
-    for (int32_t i = 0; i < d->p.n_bias; i++) {
-        d->bias_ids[i] = check_below(state, vocab);
-        d->bias_values[i] = random_float(state, -10.0f, 10.0f);
-    }
-    d->p.n_suppressed = check_below(state, vocab < 8 ? vocab : 8);
-    for (int32_t i = 0; i < d->p.n_suppressed; i++)
-        d->suppressed[i] = check_below(state, vocab);
-    if (check_below(state, 3) == 0) {
-        uint64_t thin = check_random(state);
-        for (int32_t word = 0; word < (vocab + 31) / 32; word++)
-            d->mask[word] =
-                (uint32_t)(check_random(state) & (thin & 1 ? check_random(state) & check_random(state) : ~0ull));
-        d->p.mask = d->mask;
+        logits[id] = coarse ? rintf(l) : l;
     }
 }
 
@@ -205,6 +155,7 @@ static void check_against_plain(void)
 {
     static const int32_t vocabs[] = {1, 2, 7, 16, 33, 203, 1000, 2000};
     static drawn d;
+    static float logits[MAX_VOCAB];
     uint64_t state = 2024;
     int32_t wrong = 0;
     for (int32_t i = 0; i < 4000; i++) {
@@ -212,9 +163,10 @@ static void check_against_plain(void)
         uint64_t before = state;
         trit_choice choice;
         trit_error err = {.text = ""};
-        draw(&d, vocab, &state);
-        if (trit_sample(d.logits, vocab, &d.p, -1, 3, &choice, &err) != TRIT_OK ||
-            choice.token != plain_sampler(d.logits, vocab, &d.p)) {
+        draw_logits(logits, vocab, &state);
+        draw_sampling(&d, vocab, &state);
+        if (trit_sample(logits, vocab, &d.p, -1, 3, &choice, &err) != TRIT_OK ||
+            choice.token != plain_sampler(logits, vocab, &d.p)) {
             wrong++;
             printf("    case %d (state %llu): %s\n", i, (unsigned long long)before, err.text);
         }

@@ -231,7 +231,7 @@ typedef struct trit_sampling {
 
 typedef struct trit_choice {
     int32_t token; /* chosen id, or TRIT_TOKEN_* */
-    float logprob; /* of `token`, before temperature, bias and filters, over the full vocabulary */
+    float logprob; /* of `token`, before temperature, bias and filters, over the full vocabulary; 0 if n_top was -1 */
     int32_t n_top;
     int32_t top_ids[20]; /* descending, lowest id on ties */
     float top_logprobs[20];
@@ -255,7 +255,8 @@ typedef struct trit_session_options {
 typedef struct trit_output {
     int32_t row;    /* whose logits: index into the step's rows */
     int32_t target; /* >= 0: score this id (prompt log-probabilities); -1: choose */
-    int32_t n_top;  /* 0..TRIT_MAX_TOP */
+    int32_t
+        n_top; /* 0..TRIT_MAX_TOP; -1: no log-probabilities at all, so that the row may be screened: the same token for less */
     trit_sampling sampling;
 } trit_output;
 
@@ -284,6 +285,10 @@ trit_status trit_session_step(trit_session *session, const trit_batch *batch, tr
 typedef struct trit_session_stats {
     uint64_t steps, rows;
     uint64_t down_inputs, down_zeros; /* int8 inputs of the down projections, and how many were 0 */
+    /* Rows with outputs; of them screened by the head's high plane; of those undecided, which then read the low plane whole. */
+    uint64_t head_rows, screened_rows, undecided_rows;
+    uint64_t finished_panels; /* candidates of screened rows finished from the low plane, 16 ids at a time */
+    uint64_t head_bytes;      /* read of the head's planes */
 } trit_session_stats;
 void trit_session_read_stats(const trit_session *session, trit_session_stats *out);
 

@@ -71,6 +71,7 @@ FLATTEN void add_tile(const size_t rows, const int16_t *h, size_t h_stride, cons
     const __m256i zero = _mm256_setzero_si256();
     tile_row r0 = {zero, zero}, r1 = r0, r2 = r0, r3 = r0, r4 = r0, r5 = r0;
     for (size_t g = 0; g < n_groups; g++) {
+        prefetch_ahead(plane + g * 64);
         __m256i w0 = widen(plane + g * 64), w1 = widen(plane + g * 64 + 16);
 #define ADD(i)                                                           \
     if (rows > i) {                                                      \
