@@ -28,6 +28,7 @@ typedef struct chunk {
     size_t index, first; /* position of lane 0 */
     size_t n_blocks;
     const int16_t *k[CHUNK_BLOCKS], *v[CHUNK_BLOCKS];
+    const void *next_k[CHUNK_BLOCKS]; /* of the next chunk, or of this one where that has none */
     float k_scale[TRIT_CHUNK_TOKENS], v_scale[TRIT_CHUNK_TOKENS];
 } chunk;
 
@@ -46,6 +47,15 @@ static void gather_chunk(chunk *c, const tile_queries *t, size_t index)
         c->v[b] = part.v;
         memcpy(c->k_scale + b * TRIT_BLOCK_TOKENS, part.k_scale, TRIT_BLOCK_TOKENS * sizeof(float));
         memcpy(c->v_scale + b * TRIT_BLOCK_TOKENS, part.v_scale, TRIT_BLOCK_TOKENS * sizeof(float));
+        size_t next = c->first + (CHUNK_BLOCKS + b) * TRIT_BLOCK_TOKENS;
+        c->next_k[b] = part.k;
+        if (next <= last) {
+            part =
+                trit_kv_part_at(t->job->kv, (size_t)rows->blocks[next / TRIT_BLOCK_TOKENS], t->job->layer, t->kv_head);
+            c->next_k[b] = part.k;
+            __builtin_prefetch(part.k_scale);
+            __builtin_prefetch(part.v_scale);
+        }
     }
 }
 
@@ -67,10 +77,11 @@ static void attend_chunk(const tile_queries *t, const chunk *c, size_t from, tri
         size_t in_reach = t->tile->rows.position + (from + i) / t->heads - c->first + 1;
         s->n_valid[i] = (int32_t)(in_reach < TRIT_CHUNK_TOKENS ? in_reach : TRIT_CHUNK_TOKENS);
     }
-    kernels->qk(s->q + from * query_stride(arch), query_stride(arch), n, c->k, c->n_blocks, d, s->dots);
+    kernels->qk(s->q + from * query_stride(arch), query_stride(arch), n, c->k, c->n_blocks, d, s->dots,
+                (const void *const *)c->v);
     kernels->rows->chunk_softmax(s->dots, c->k_scale, c->v_scale, n, s->n_valid, s->q_mul + from, s->a, r.m_c, r.l_c,
                                  r.w_scale);
-    kernels->av(s->a, n, c->v, c->n_blocks, d, r.acc, trit_acc_stride(arch));
+    kernels->av(s->a, n, c->v, c->n_blocks, d, r.acc, trit_acc_stride(arch), c->next_k);
 }
 
 static void merge_chunk(const tile_queries *t, size_t chunk_index, size_t from, trit_chunk_results r)

@@ -45,20 +45,21 @@ typedef void trit_head_fn(const int16_t *restrict h, const int8_t *restrict h_hi
 
 /*
  * Attention of one KV head over one chunk of up to 64 tokens (4 blocks of 16), for `n_q` query vectors at once (the query heads of a group
- * and, in prefill, several rows). Integers only.
+ * and, in prefill, several rows). Integers only. ahead[b]: what is read soon after block b and has its size; a kernel may prefetch it, and
+ * must not read it.
  *   q (n_q, q_stride) int16, q_stride = head_dim rounded up to 32, zero padded
  *   k_blocks[b]: K of block b of the chunk, [d/2][16 tokens][2] int16 with d = head_dim; n_blocks 1..4
  *   dots (n_q, 64) int32: lanes of blocks >= n_blocks are not written
  */
 typedef void trit_qk_fn(const int16_t *restrict q, size_t q_stride, size_t n_q, const int16_t *const *restrict k_blocks,
-                        size_t n_blocks, size_t head_dim, int32_t *restrict dots);
+                        size_t n_blocks, size_t head_dim, int32_t *restrict dots, const void *const *ahead);
 /*
  *   a (n_q, 64) int16: integer probabilities, zero in lanes that do not count
  *   v_blocks[b]: V of block b, [8][d][2] int16: element (t, j) of the block at [t / 2][j][t % 2]
  *   acc (n_q, acc_stride) int32 (head_dim written)
  */
 typedef void trit_av_fn(const int16_t *restrict a, size_t n_q, const int16_t *const *restrict v_blocks, size_t n_blocks,
-                        size_t head_dim, int32_t *restrict acc, size_t acc_stride);
+                        size_t head_dim, int32_t *restrict acc, size_t acc_stride, const void *const *ahead);
 
 /* 1 if no two-bit field of the bytes is 3. bytes a multiple of 64. */
 typedef int trit_codes_valid_fn(const uint8_t *w, size_t bytes);

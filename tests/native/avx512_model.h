@@ -26,7 +26,7 @@ typedef uint16_t __mmask16;
 #define MODEL static inline
 #define EACH_DWORD for (int i = 0; i < 16; i++)
 
-enum { _MM_HINT_T0 = 3 };
+enum { _MM_HINT_T0 = 3, _MM_HINT_T1 = 2 };
 #define _mm_prefetch(address, hint) ((void)(address), (void)(hint))
 
 /* Byte j of a dword as unsigned and signed, word j as signed. */

@@ -12,7 +12,8 @@ typedef struct chunk_case {
     size_t n_q, n_blocks, head_dim, q_stride, acc_stride;
     int16_t *plain; /* (64, head_dim): K or V */
     const int16_t *blocks[4];
-    int16_t *vectors; /* q (n_q, q_stride) or a (n_q, 64) */
+    const void *ahead[4]; /* no address of ours: a kernel that reads there dies */
+    int16_t *vectors;     /* q (n_q, q_stride) or a (n_q, 64) */
     int32_t *out;
     size_t out_count;
 } chunk_case;
@@ -84,9 +85,9 @@ static void run(kc_fn *fn, const chunk_case *c, int is_value)
 {
     kc_poison(c->out, c->out_count * sizeof *c->out);
     if (is_value)
-        ((trit_av_fn *)fn)(c->vectors, c->n_q, c->blocks, c->n_blocks, c->head_dim, c->out, c->acc_stride);
+        ((trit_av_fn *)fn)(c->vectors, c->n_q, c->blocks, c->n_blocks, c->head_dim, c->out, c->acc_stride, c->ahead);
     else
-        ((trit_qk_fn *)fn)(c->vectors, c->q_stride, c->n_q, c->blocks, c->n_blocks, c->head_dim, c->out);
+        ((trit_qk_fn *)fn)(c->vectors, c->q_stride, c->n_q, c->blocks, c->n_blocks, c->head_dim, c->out, c->ahead);
 }
 
 static void compare(const kc_kernel *kernel, size_t n_q, size_t n_blocks, size_t d, int is_value, enum fill fill)

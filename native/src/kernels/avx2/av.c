@@ -20,7 +20,8 @@ static inline __m256i load_some(const int16_t *from, __m256i lanes)
 
 /* rows queries x channels j .. j + 15, or j .. head_dim - 1 if partial; acc (rows, acc_stride). */
 FLATTEN void sum_tile(const size_t rows, const int partial, const int16_t *a, const int16_t *const *v_blocks,
-                      size_t n_blocks, size_t head_dim, size_t j, int32_t *acc, size_t acc_stride)
+                      size_t n_blocks, size_t head_dim, size_t j, int32_t *acc, size_t acc_stride,
+                      const void *const *ahead)
 {
     const __m256i zero = _mm256_setzero_si256(), lanes = first_lanes(head_dim - j),
                   more_lanes = first_lanes(head_dim - j > 8 ? head_dim - j - 8 : 0);
@@ -28,14 +29,13 @@ FLATTEN void sum_tile(const size_t rows, const int partial, const int16_t *a, co
     for (size_t b = 0; b < n_blocks; b++)
         for (size_t t = 0; t < TRIT_BLOCK_TOKENS; t += 2) {
             const int16_t *pairs = v_blocks[b] + t * head_dim + 2 * j;
+            if (ahead != NULL) /* as many lines as this block has, in the order of memory */
+                prefetch((const char *)ahead[b] + (j / 16 * TRIT_BLOCK_TOKENS / 2 + t / 2) * 64);
             __m256i first = partial ? load_some(pairs, lanes) : load_unaligned(pairs);
             __m256i second = partial ? load_some(pairs + 16, more_lanes) : load_unaligned(pairs + 16);
-#define ADD(i)                                                                             \
-    if (rows > i) {                                                                        \
-        __m256i tokens = broadcast(a + i * TRIT_CHUNK_TOKENS + b * TRIT_BLOCK_TOKENS + t); \
-        add_words(&r##i.first, first, tokens);                                             \
-        add_words(&r##i.second, second, tokens);                                           \
-    }
+#define ADD(i)    \
+    if (rows > i) \
+        add_row_words(&r##i, first, second, a + i * TRIT_CHUNK_TOKENS + b * TRIT_BLOCK_TOKENS + t);
             EACH_ROW(ADD)
 #undef ADD
         }
@@ -55,30 +55,32 @@ FLATTEN void sum_tile(const size_t rows, const int partial, const int16_t *a, co
 }
 
 APART void sum_rows(size_t rows, const int16_t *a, const int16_t *const *v_blocks, size_t n_blocks, size_t head_dim,
-                    size_t j, int32_t *acc, size_t acc_stride){
-#define TILE(n) sum_tile(n, 0, a, v_blocks, n_blocks, head_dim, j, acc, acc_stride)
+                    size_t j, int32_t *acc, size_t acc_stride, const void *const *ahead){
+#define TILE(n) sum_tile(n, 0, a, v_blocks, n_blocks, head_dim, j, acc, acc_stride, ahead)
     SWITCH_ROWS(rows, TILE)
 #undef TILE
 }
 
 APART void sum_rows_partial(size_t rows, const int16_t *a, const int16_t *const *v_blocks, size_t n_blocks,
-                            size_t head_dim, size_t j, int32_t *acc, size_t acc_stride)
+                            size_t head_dim, size_t j, int32_t *acc, size_t acc_stride, const void *const *ahead)
 {
-#define TILE(n) sum_tile(n, 1, a, v_blocks, n_blocks, head_dim, j, acc, acc_stride)
+#define TILE(n) sum_tile(n, 1, a, v_blocks, n_blocks, head_dim, j, acc, acc_stride, ahead)
     SWITCH_ROWS(rows, TILE)
 #undef TILE
 }
 
 void TRIT_KERNEL(trit_av_i16_6x16)(const int16_t *restrict a, size_t n_q, const int16_t *const *restrict v_blocks,
-                                   size_t n_blocks, size_t head_dim, int32_t *restrict acc, size_t acc_stride)
+                                   size_t n_blocks, size_t head_dim, int32_t *restrict acc, size_t acc_stride,
+                                   const void *const *ahead)
 {
     for (size_t i = 0; i < n_q; i += TILE_ROWS) {
         const int16_t *rows_a = a + i * TRIT_CHUNK_TOKENS;
         int32_t *rows_acc = acc + i * acc_stride;
         size_t j = 0;
         for (; j + 16 <= head_dim; j += 16)
-            sum_rows(n_q - i, rows_a, v_blocks, n_blocks, head_dim, j, rows_acc, acc_stride);
+            sum_rows(n_q - i, rows_a, v_blocks, n_blocks, head_dim, j, rows_acc, acc_stride, i == 0 ? ahead : NULL);
         if (j < head_dim)
-            sum_rows_partial(n_q - i, rows_a, v_blocks, n_blocks, head_dim, j, rows_acc, acc_stride);
+            sum_rows_partial(n_q - i, rows_a, v_blocks, n_blocks, head_dim, j, rows_acc, acc_stride,
+                             i == 0 ? ahead : NULL);
     }
 }

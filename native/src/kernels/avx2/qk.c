@@ -6,20 +6,19 @@
 
 trit_qk_fn TRIT_KERNEL(trit_qk_i16_6x16);
 
-/* rows queries x 16 tokens; dots (rows, 64). */
+/* rows queries x 16 tokens; dots (rows, 64). ahead: of the block's size, to be prefetched, or NULL. */
 FLATTEN void dot_tile(const size_t rows, const int16_t *q, size_t q_stride, const int16_t *k, size_t head_dim,
-                      int32_t *dots)
+                      int32_t *dots, const char *ahead)
 {
     const __m256i zero = _mm256_setzero_si256();
     tile_row r0 = {zero, zero}, r1 = r0, r2 = r0, r3 = r0, r4 = r0, r5 = r0;
     for (size_t j = 0; j < head_dim; j += 2) {
         __m256i first = load(k + j * TRIT_BLOCK_TOKENS), second = load(k + j * TRIT_BLOCK_TOKENS + 16);
-#define ADD(i)                                              \
-    if (rows > i) {                                         \
-        __m256i channels = broadcast(q + i * q_stride + j); \
-        add_words(&r##i.first, first, channels);            \
-        add_words(&r##i.second, second, channels);          \
-    }
+        if (ahead != NULL)
+            prefetch(ahead + j * TRIT_BLOCK_TOKENS * sizeof *k);
+#define ADD(i)    \
+    if (rows > i) \
+        add_row_words(&r##i, first, second, q + i * q_stride + j);
         EACH_ROW(ADD)
 #undef ADD
     }
@@ -32,19 +31,20 @@ FLATTEN void dot_tile(const size_t rows, const int16_t *q, size_t q_stride, cons
 #undef STORE
 }
 
-APART void dot_rows(size_t rows, const int16_t *q, size_t q_stride, const int16_t *k, size_t head_dim, int32_t *dots)
+APART void dot_rows(size_t rows, const int16_t *q, size_t q_stride, const int16_t *k, size_t head_dim, int32_t *dots,
+                    const char *ahead)
 {
-#define TILE(n) dot_tile(n, q, q_stride, k, head_dim, dots)
+#define TILE(n) dot_tile(n, q, q_stride, k, head_dim, dots, ahead)
     SWITCH_ROWS(rows, TILE)
 #undef TILE
 }
 
 void TRIT_KERNEL(trit_qk_i16_6x16)(const int16_t *restrict q, size_t q_stride, size_t n_q,
                                    const int16_t *const *restrict k_blocks, size_t n_blocks, size_t head_dim,
-                                   int32_t *restrict dots)
+                                   int32_t *restrict dots, const void *const *ahead)
 {
     for (size_t b = 0; b < n_blocks; b++)
         for (size_t i = 0; i < n_q; i += TILE_ROWS)
             dot_rows(n_q - i, q + i * q_stride, q_stride, k_blocks[b], head_dim,
-                     dots + i * TRIT_CHUNK_TOKENS + b * TRIT_BLOCK_TOKENS);
+                     dots + i * TRIT_CHUNK_TOKENS + b * TRIT_BLOCK_TOKENS, i == 0 ? ahead[b] : NULL);
 }

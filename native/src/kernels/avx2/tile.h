@@ -63,6 +63,12 @@ FLATTEN void prefetch_ahead(const void *from)
     _mm_prefetch((const char *)from + PREFETCH_BYTES, _MM_HINT_T0);
 }
 
+/* Into the second-level cache. */
+FLATTEN void prefetch(const void *from)
+{
+    _mm_prefetch((const char *)from, _MM_HINT_T1);
+}
+
 /* Four bytes (four int8 inputs, or two int16), eight times. */
 static inline __m256i broadcast(const void *from)
 {
@@ -90,6 +96,20 @@ static inline void add_words(__m256i *acc, __m256i a, __m256i b)
     __asm__ volatile("vpmaddwd %[a], %[b], %[pairs]\n\tvpaddd %[pairs], %[acc], %[acc]"
                      : [acc] "+x"(*acc), [pairs] "=&x"(pairs)
                      : [a] "x"(a), [b] "x"(b));
+}
+
+/*
+ * Both sums of a row += its pair of int16 at `words` times the pairs of two vectors, in int32. One piece of assembly with its own temporaries:
+ * given less, gcc 12 copies accumulators from register to register, a third of all instructions of a tile of four rows.
+ */
+FLATTEN void add_row_words(tile_row *row, __m256i first, __m256i second, const void *words)
+{
+    __m256i pair, products;
+    __asm__ volatile("vpbroadcastd %[words], %[pair]\n\t"
+                     "vpmaddwd %[pair], %[first], %[products]\n\tvpaddd %[products], %[sum1], %[sum1]\n\t"
+                     "vpmaddwd %[pair], %[second], %[pair]\n\tvpaddd %[pair], %[sum2], %[sum2]"
+                     : [sum1] "+x"(row->first), [sum2] "+x"(row->second), [pair] "=&x"(pair), [products] "=&x"(products)
+                     : [words] "m"(*(const char(*)[4])words), [first] "x"(first), [second] "x"(second));
 }
 
 #endif

@@ -8,12 +8,14 @@ trit_av_fn TRIT_KERNEL(trit_av_i16_6x16);
 
 /* rows queries x channels j .. j + 15 under `lanes`; acc (rows, acc_stride) at channel j. */
 FLATTEN void sum_tile(const size_t rows, const int16_t *a, const int16_t *const *v_blocks, size_t n_blocks,
-                      size_t head_dim, size_t j, int32_t *acc, size_t acc_stride)
+                      size_t head_dim, size_t j, int32_t *acc, size_t acc_stride, const void *const *ahead)
 {
     const __mmask16 lanes = first_lanes(head_dim - j);
     __m512i r0 = _mm512_setzero_si512(), r1 = r0, r2 = r0, r3 = r0, r4 = r0, r5 = r0;
     for (size_t b = 0; b < n_blocks; b++)
         for (size_t t = 0; t < TRIT_BLOCK_TOKENS; t += 2) {
+            if (ahead != NULL) /* as many lines as this block has, in the order of memory */
+                prefetch((const char *)ahead[b] + (j / LANES * TRIT_BLOCK_TOKENS / 2 + t / 2) * 64);
             __m512i values = _mm512_maskz_loadu_epi32(lanes, v_blocks[b] + t * head_dim + 2 * j);
 #define ADD(i)    \
     if (rows > i) \
@@ -29,18 +31,19 @@ FLATTEN void sum_tile(const size_t rows, const int16_t *a, const int16_t *const 
 }
 
 APART void sum_rows(size_t rows, const int16_t *a, const int16_t *const *v_blocks, size_t n_blocks, size_t head_dim,
-                    size_t j, int32_t *acc, size_t acc_stride)
+                    size_t j, int32_t *acc, size_t acc_stride, const void *const *ahead)
 {
-#define TILE(n) sum_tile(n, a, v_blocks, n_blocks, head_dim, j, acc, acc_stride)
+#define TILE(n) sum_tile(n, a, v_blocks, n_blocks, head_dim, j, acc, acc_stride, ahead)
     SWITCH_ROWS(rows, TILE)
 #undef TILE
 }
 
 void TRIT_KERNEL(trit_av_i16_6x16)(const int16_t *restrict a, size_t n_q, const int16_t *const *restrict v_blocks,
-                                   size_t n_blocks, size_t head_dim, int32_t *restrict acc, size_t acc_stride)
+                                   size_t n_blocks, size_t head_dim, int32_t *restrict acc, size_t acc_stride,
+                                   const void *const *ahead)
 {
     for (size_t i = 0; i < n_q; i += TILE_ROWS)
         for (size_t j = 0; j < head_dim; j += LANES)
             sum_rows(n_q - i, a + i * TRIT_CHUNK_TOKENS, v_blocks, n_blocks, head_dim, j, acc + i * acc_stride + j,
-                     acc_stride);
+                     acc_stride, i == 0 ? ahead : NULL);
 }

@@ -83,4 +83,10 @@ FLATTEN void prefetch_ahead(const void *from)
     _mm_prefetch((const char *)from + 4096, _MM_HINT_T0);
 }
 
+/* Into the second-level cache. */
+FLATTEN void prefetch(const void *from)
+{
+    _mm_prefetch((const char *)from, _MM_HINT_T1);
+}
+
 #endif

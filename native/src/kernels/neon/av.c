@@ -58,8 +58,10 @@ static void few_channels(const int16_t *restrict a, size_t n_q, const int16_t *c
 }
 
 void trit_av_i16_4x16__neon(const int16_t *restrict a, size_t n_q, const int16_t *const *restrict v_blocks,
-                            size_t n_blocks, size_t head_dim, int32_t *restrict acc, size_t acc_stride)
+                            size_t n_blocks, size_t head_dim, int32_t *restrict acc, size_t acc_stride,
+                            const void *const *ahead)
 {
+    (void)ahead;
     if (head_dim >= PAIR_LANES)
         all_channels(a, n_q, v_blocks, n_blocks, head_dim, acc, acc_stride);
     else

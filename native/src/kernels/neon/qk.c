@@ -16,8 +16,9 @@ INLINE void tile(const int16_t *restrict q, size_t q_stride, size_t rows, const 
 
 void trit_qk_i16_4x16__neon(const int16_t *restrict q, size_t q_stride, size_t n_q,
                             const int16_t *const *restrict k_blocks, size_t n_blocks, size_t head_dim,
-                            int32_t *restrict dots)
+                            int32_t *restrict dots, const void *const *ahead)
 {
+    (void)ahead;
     for (size_t i = 0; i < n_q; i += PAIR_ROWS)
         for (size_t b = 0; b < n_blocks; b++) {
             const int16_t *rows = q + i * q_stride;

@@ -9,8 +9,10 @@
 trit_av_fn trit_av_i16_1x1__ref;
 
 void trit_av_i16_1x1__ref(const int16_t *restrict a, size_t n_q, const int16_t *const *restrict v_blocks,
-                          size_t n_blocks, size_t head_dim, int32_t *restrict acc, size_t acc_stride)
+                          size_t n_blocks, size_t head_dim, int32_t *restrict acc, size_t acc_stride,
+                          const void *const *ahead)
 {
+    (void)ahead;
     for (size_t i = 0; i < n_q; i++)
         for (size_t j = 0; j < head_dim; j++) {
             uint32_t sum = 0;

@@ -10,8 +10,9 @@ trit_qk_fn trit_qk_i16_1x1__ref;
 
 void trit_qk_i16_1x1__ref(const int16_t *restrict q, size_t q_stride, size_t n_q,
                           const int16_t *const *restrict k_blocks, size_t n_blocks, size_t head_dim,
-                          int32_t *restrict dots)
+                          int32_t *restrict dots, const void *const *ahead)
 {
+    (void)ahead;
     for (size_t i = 0; i < n_q; i++)
         for (size_t t = 0; t < n_blocks * TRIT_BLOCK_TOKENS; t++) {
             const int16_t *k = k_blocks[t / TRIT_BLOCK_TOKENS];
