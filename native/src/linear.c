@@ -18,9 +18,27 @@ size_t trit_linear_x_stride(const trit_linear *linear)
     return linear->groups * TRIT_GROUP;
 }
 
+static trit_ternary_fn *kernel_of_rows(const trit_kernels *k, size_t n_rows)
+{
+    return n_rows <= FEW_MAX_ROWS ? k->few : k->gemm;
+}
+
+/* Several rows of a dense linear: each panel is expanded once and multiplied like any other, as if it were the only one. */
+static void run_dense_panels(const trit_session *s, const trit_linear_job *job, const float *row_scale, size_t n_rows,
+                             size_t panel0, size_t panel1, uint8_t *expanded)
+{
+    const trit_linear *linear = job->linear;
+    const trit_kernels *k = &s->model->kernels;
+    trit_ternary_fn *kernel = kernel_of_rows(k, n_rows);
+    for (size_t panel = panel0; panel < panel1; panel++) {
+        k->expand(linear->w + panel * trit_dense_vectors(linear->groups) * 64, linear->groups, expanded);
+        kernel(s->x_q, trit_linear_x_stride(linear), s->x_sum, n_rows, expanded, linear->groups, 0, 1,
+               linear->n - panel * TRIT_PANEL, row_scale, job->y + panel * TRIT_PANEL, job->y_stride);
+    }
+}
+
 static void run_unit(void *context, size_t item, size_t thread)
 {
-    (void)thread;
     const work *w = context;
     const trit_session *s = w->session;
     size_t job = 0;
@@ -29,10 +47,16 @@ static void run_unit(void *context, size_t item, size_t thread)
     const trit_linear *linear = w->jobs[job].linear;
     size_t panel0 = (item - w->first_unit[job]) * w->unit_panels;
     size_t panel1 = panel0 + w->unit_panels < linear->n_panels ? panel0 + w->unit_panels : linear->n_panels;
+    const float *row_scale = s->row_scale + job * (size_t)s->options.max_rows;
     const trit_kernels *k = &s->model->kernels;
-    trit_ternary_fn *kernel = w->n_rows == 1 ? k->gemv : w->n_rows <= FEW_MAX_ROWS ? k->few : k->gemm;
+    int dense = linear->layout == TRIT_LAYOUT_T5_P64G4;
+    if (dense && w->n_rows > 1) {
+        run_dense_panels(s, &w->jobs[job], row_scale, w->n_rows, panel0, panel1, s->threads[thread].panel);
+        return;
+    }
+    trit_ternary_fn *kernel = dense ? k->gemv_dense : w->n_rows == 1 ? k->gemv : kernel_of_rows(k, w->n_rows);
     kernel(s->x_q, trit_linear_x_stride(linear), s->x_sum, w->n_rows, linear->w, linear->groups, panel0, panel1,
-           linear->n, s->row_scale + job * (size_t)s->options.max_rows, w->jobs[job].y, w->jobs[job].y_stride);
+           linear->n, row_scale, w->jobs[job].y, w->jobs[job].y_stride);
 }
 
 /* Even, so that a kernel may take two panels at once; small enough that threads of unequal speed end together. */

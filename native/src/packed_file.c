@@ -75,6 +75,11 @@ int trit_tensor_is_ternary(int32_t kind)
     return kind >= TRIT_T_Q && kind <= TRIT_T_DOWN;
 }
 
+int trit_layout_is_ternary(int32_t layout)
+{
+    return layout == TRIT_LAYOUT_T2_P64G4 || layout == TRIT_LAYOUT_T5_P64G4;
+}
+
 int trit_tensor_is_layered(int32_t kind)
 {
     return kind >= TRIT_T_Q && kind <= TRIT_T_NORM_FFN_SUB;
@@ -103,7 +108,7 @@ static const char *kind_name(int32_t kind)
     return kind >= 0 && kind < TRIT_T_KIND_COUNT ? names[kind] : "?";
 }
 
-/* The only layout and shape that `kind` may have. */
+/* The shape that `kind` must have, and its layout: for ternary tensors the default one, beside which others are allowed. */
 static void expected_form(const trit_arch *arch, int32_t kind, int32_t *layout, int64_t *n, int64_t *k)
 {
     const int64_t query_width = (int64_t)arch->n_heads * arch->head_dim;
@@ -162,6 +167,8 @@ static trit_status check_one(const trit_arch *arch, const trit_tensor *t, size_t
     int32_t layout;
     int64_t n, k;
     expected_form(arch, t->kind, &layout, &n, &k);
+    if (trit_tensor_is_ternary(t->kind) && trit_layout_is_ternary(t->layout))
+        layout = t->layout;
     if (t->layout != layout || t->layout_version != 1)
         return trit_fail(err, TRIT_ERR_UNSUPPORTED,
                          "tensor %zu (%s): layout %d version %d, this library knows %d version 1", at, name, t->layout,

@@ -92,7 +92,7 @@ int main(void)
     tiny_model tiny;
     tiny_stack stack;
     uint64_t bytes = 0;
-    CHECK(tiny_make(&tiny, &tiny_arch, 42, 1));
+    CHECK(tiny_make_dense(&tiny, &tiny_arch, 42, 1));
     CHECK_OK(tiny_open(&stack, &tiny, TRIT_ISA_AUTO, 1, err));
     CHECK_OK(trit_kv_region_bytes(stack.model, TINY_BLOCKS, &bytes, err));
     tiny_close(&stack);

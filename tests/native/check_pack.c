@@ -13,15 +13,18 @@ static void check_sizes(const kc_kernel *kernel)
     kc_expect(kernel, trit_layout_bytes(TRIT_LAYOUT_T2_P64G4, 1, 1) == 1024, "one weight takes a padded panel");
     kc_expect(kernel, trit_layout_bytes(TRIT_LAYOUT_T2_P64G4, 6912, 2560) == 6912 * 2560 / 4, "2B4T gate");
     kc_expect(kernel, trit_layout_bytes(TRIT_LAYOUT_I16_P16G4, 17, 65) == 2 * 32 * 128, "head is padded");
+    kc_expect(kernel, trit_layout_bytes(TRIT_LAYOUT_T5_P64G4, 6912, 2560) == 6912 * 2560 / 5, "2B4T gate, dense");
+    kc_expect(kernel, trit_layout_bytes(TRIT_LAYOUT_T5_P64G4, 2560, 6912) == 40 * (345 * 4 + 3) * 64,
+              "2B4T down, dense: 1,728 groups are 345 blocks and 3 vectors");
     static const int64_t bad[] = {0, -1, INT64_MIN};
-    for (int32_t layout = -1; layout <= 6; layout++) {
+    for (int32_t layout = -1; layout <= 8; layout++) {
         for (size_t i = 0; i < 3; i++)
             kc_expect(kernel, !trit_layout_bytes(layout, bad[i], 4) && !trit_layout_bytes(layout, 4, bad[i]),
                       "layout %d, size %lld", layout, (long long)bad[i]);
         kc_expect(kernel, trit_layout_bytes(layout, INT64_MAX, INT64_MAX) == 0, "layout %d overflows", layout);
         kc_expect(kernel, trit_layout_bytes(layout, INT64_C(1) << 33, INT64_C(1) << 33) == 0, "layout %d, 2^66",
                   layout);
-        if (layout < 1 || layout > 4)
+        if (layout < 1 || layout > 5)
             kc_expect(kernel, trit_layout_bytes(layout, 64, 64) == 0, "layout %d is unknown", layout);
     }
 }

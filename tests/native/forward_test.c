@@ -218,6 +218,13 @@ static void check_everything(const trit_arch *arch, int tied, uint64_t golden)
     }
     check_outputs(&tiny);
     tiny_drop(&tiny);
+
+    tiny_model dense; /* the packing must not show */
+    CHECK(tiny_make_dense(&dense, arch, 42, tied));
+    for (int isa = TRIT_ISA_REF; isa <= TRIT_ISA_NEON; isa++)
+        for (size_t i = 0; is_run((trit_isa)isa) && i < sizeof pieces / sizeof pieces[0]; i += 2)
+            check_pieces(&dense, (trit_isa)isa, 1 + (int32_t)i % 3, pieces[i]);
+    tiny_drop(&dense);
 }
 
 int main(void)

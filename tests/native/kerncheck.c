@@ -72,9 +72,18 @@ static const struct {
     const char *op;
     void (*run)(const kc_kernel *kernel, int bench);
 } checks[] = {
-    {"rows", check_rows}, {"gemv", check_gemv}, {"few", check_gemm},
-    {"gemm", check_gemm}, {"head", check_head}, {"qk", check_qk},
-    {"av", check_av},     {"pack", check_pack}, {"codes_valid", check_codes_valid},
+    {"rows", check_rows},
+    {"gemv", check_gemv},
+    {"few", check_gemm},
+    {"gemm", check_gemm},
+    {"head", check_head},
+    {"qk", check_qk},
+    {"av", check_av},
+    {"pack", check_pack},
+    {"codes_valid", check_codes_valid},
+    {"gemv_dense", check_gemv_dense},
+    {"expand", check_expand},
+    {"dense_valid", check_dense_valid},
 };
 
 /* ---- buffers ---------------------------------------------------------------------------------------------------- */

@@ -91,6 +91,9 @@ void check_head(const kc_kernel *kernel, int bench);
 void check_qk(const kc_kernel *kernel, int bench);
 void check_av(const kc_kernel *kernel, int bench);
 void check_codes_valid(const kc_kernel *kernel, int bench);
+void check_gemv_dense(const kc_kernel *kernel, int bench);
+void check_expand(const kc_kernel *kernel, int bench);
+void check_dense_valid(const kc_kernel *kernel, int bench);
 void check_rows(const kc_kernel *kernel, int bench);
 void check_pack(const kc_kernel *kernel, int bench);
 

@@ -64,8 +64,17 @@ static int add_ternary(tiny_model *t, int32_t kind, int32_t layer, int64_t n, in
     int good = codes != NULL && packed != NULL;
     for (int64_t i = 0; good && i < n * k; i++)
         codes[i] = (int8_t)(check_below(state, 3) - 1);
-    good = good && trit_pack_ternary(codes, n, k, packed, bytes, NULL) == TRIT_OK &&
-           append(t, kind, layer, TRIT_LAYOUT_T2_P64G4, n, k, uniform(state, 0.05f, 0.2f), packed);
+    float scale = uniform(state, 0.05f, 0.2f);
+    good = good && trit_pack_ternary(codes, n, k, packed, bytes, NULL) == TRIT_OK;
+    if (good && t->ternary_layout == TRIT_LAYOUT_T5_P64G4) {
+        uint64_t dense_bytes = trit_layout_bytes(TRIT_LAYOUT_T5_P64G4, n, k);
+        uint8_t *dense = malloc((size_t)dense_bytes);
+        good = dense != NULL && trit_pack_dense(packed, bytes, n, k, dense, dense_bytes, NULL) == TRIT_OK &&
+               append(t, kind, layer, TRIT_LAYOUT_T5_P64G4, n, k, scale, dense);
+        free(dense);
+    } else {
+        good = good && append(t, kind, layer, TRIT_LAYOUT_T2_P64G4, n, k, scale, packed);
+    }
     free(packed);
     free(codes);
     return good;
@@ -123,9 +132,9 @@ static int add_layer(tiny_model *t, int32_t layer, uint64_t *state)
                               add_floats(t, TRIT_T_NORM_FFN_SUB, layer, a->intermediate, 1, state)));
 }
 
-int tiny_make(tiny_model *out, const trit_arch *arch, uint64_t seed, int tied)
+static int make(tiny_model *out, const trit_arch *arch, int32_t ternary_layout, uint64_t seed, int tied)
 {
-    tiny_model t = {.arch = *arch, .file_bytes = 64, .fd = tiny_memfd(64)};
+    tiny_model t = {.arch = *arch, .ternary_layout = ternary_layout, .file_bytes = 64, .fd = tiny_memfd(64)};
     int good = t.fd >= 0;
     for (int32_t layer = 0; good && layer < arch->n_layers; layer++)
         good = add_layer(&t, layer, &seed);
@@ -136,6 +145,16 @@ int tiny_make(tiny_model *out, const trit_arch *arch, uint64_t seed, int tied)
            add_floats(&t, TRIT_T_ROPE_SIN, -1, arch->max_positions, arch->head_dim / 2, &seed);
     *out = t;
     return good;
+}
+
+int tiny_make(tiny_model *out, const trit_arch *arch, uint64_t seed, int tied)
+{
+    return make(out, arch, TRIT_LAYOUT_T2_P64G4, seed, tied);
+}
+
+int tiny_make_dense(tiny_model *out, const trit_arch *arch, uint64_t seed, int tied)
+{
+    return make(out, arch, TRIT_LAYOUT_T5_P64G4, seed, tied);
 }
 
 void tiny_drop(tiny_model *tiny)

@@ -8,6 +8,7 @@ enum { TINY_MAX_TENSORS = 64, TINY_BLOCKS = 48 };
 
 typedef struct tiny_model {
     trit_arch arch;
+    int32_t ternary_layout;
     trit_tensor tensors[TINY_MAX_TENSORS];
     size_t n_tensors;
     uint64_t file_bytes;
@@ -19,6 +20,8 @@ extern const trit_arch tiny_arch;
 
 /* 1 on success. */
 int tiny_make(tiny_model *out, const trit_arch *arch, uint64_t seed, int tied);
+/* The same weights, five in a byte. */
+int tiny_make_dense(tiny_model *out, const trit_arch *arch, uint64_t seed, int tied);
 void tiny_drop(tiny_model *tiny);
 int tiny_memfd(uint64_t bytes);
 

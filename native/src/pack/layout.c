@@ -1,5 +1,6 @@
 /* layout.c - how many bytes a tensor takes in each layout. Every later size check starts from this one. */
 #include "checked.h"
+#include "ops.h"
 
 uint64_t trit_layout_bytes(int32_t layout, int64_t n, int64_t k)
 {
@@ -17,6 +18,10 @@ uint64_t trit_layout_bytes(int32_t layout, int64_t n, int64_t k)
         break;
     case TRIT_LAYOUT_T2_P64G4: /* four weights to a byte */
         if (!checked_mul(round_up(n, TRIT_PANEL), round_up(k, 64) / 4, &elements))
+            return 0;
+        break;
+    case TRIT_LAYOUT_T5_P64G4: /* five to a byte, but for the groups left over */
+        if (!checked_mul(round_up(n, TRIT_PANEL), trit_dense_vectors((size_t)round_up(k, 64) / TRIT_GROUP), &elements))
             return 0;
         break;
     case TRIT_LAYOUT_I16_P16G4: /* two planes */

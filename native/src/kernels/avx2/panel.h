@@ -55,21 +55,26 @@ static inline void flush_half(int32_t *sums, size_t half, const half_sums *s, in
     }
 }
 
+/* Outputs n .. n + 7 of the row at y, as far as there are so many. */
+static inline void store_eight(float *y, size_t n, size_t n_outputs, __m256i acc, float row_scale)
+{
+    __m256 values = _mm256_mul_ps(_mm256_cvtepi32_ps(acc), _mm256_set1_ps(row_scale));
+    if (n + 8 <= n_outputs) {
+        _mm256_storeu_ps(y + n, values);
+    } else if (n < n_outputs) {
+        float last[8];
+        _mm256_storeu_ps(last, values);
+        memcpy(y + n, last, (n_outputs - n) * sizeof *y);
+    }
+}
+
 /* sums: of the codes 0, 1, 2 times x, for the panel's 64 outputs. y points at the row. */
 static inline void store_panel(float *y, size_t panel, size_t n_outputs, const int32_t *sums, int32_t x_sum,
                                float row_scale)
 {
     for (size_t i = 0; i < TRIT_PANEL; i += 8) {
-        size_t n = panel * TRIT_PANEL + i;
         __m256i acc = _mm256_sub_epi32(load(sums + i), _mm256_set1_epi32(x_sum));
-        __m256 values = _mm256_mul_ps(_mm256_cvtepi32_ps(acc), _mm256_set1_ps(row_scale));
-        if (n + 8 <= n_outputs) {
-            _mm256_storeu_ps(y + n, values);
-        } else if (n < n_outputs) {
-            float last[8];
-            _mm256_storeu_ps(last, values);
-            memcpy(y + n, last, (n_outputs - n) * sizeof *y);
-        }
+        store_eight(y, panel * TRIT_PANEL + i, n_outputs, acc, row_scale);
     }
 }
 
