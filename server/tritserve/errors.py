@@ -2,7 +2,8 @@
 
 ServerError
 ├── InvalidRequest          a field of the request is wrong (names it)
-│   └── ContextTooLong      prompt + 1 does not fit the context
+│   ├── ContextTooLong      prompt + 1 does not fit the context
+│   └── GrammarFailed       an answer could not be kept to its grammar
 ├── UnsupportedMediaType    the body is not declared as JSON
 ├── ModelNotFound           the request names another model
 ├── Unauthorized            no key, or a wrong one
@@ -47,6 +48,13 @@ class ContextTooLong(InvalidRequest):
         )
         self.num_prompt_tokens = num_prompt_tokens
         self.max_model_len = max_model_len
+
+
+class GrammarFailed(InvalidRequest):
+    """An answer that was begun cannot be ended as its grammar demands."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message, code=code)
 
 
 class UnsupportedMediaType(ServerError):

@@ -17,16 +17,30 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_FRAME_BYTES = 64 * 1024 * 1024
+MAX_GRAMMAR_BYTES = 1024 * 1024
+"""Largest grammar a worker takes; the setting of the same name is smaller."""
 _LENGTH = struct.Struct("<I")
 
-FinishReason = Literal["stop", "length", "cancelled", "numeric_fault", "no_token", "rejected"]
-"""Why a sequence ended. ``no_token``: every id was masked out; ``rejected``: the worker cannot run it (an id outside the vocabulary)."""
+FinishReason = Literal[
+    "stop", "length", "cancelled", "numeric_fault", "no_token", "rejected", "grammar_too_complex", "grammar_dead_end"
+]
+"""Why a sequence ended. ``no_token``: every id was masked out; ``rejected``: the worker cannot run it (an id outside the vocabulary);
+``grammar_too_complex``: its grammar met a limit; ``grammar_dead_end``: it is not complete, and no id that is allowed continues it."""
+GrammarKind = Literal["json_schema", "regex", "lark"]
+GRAMMAR_KINDS: tuple[GrammarKind, ...] = ("json_schema", "regex", "lark")
 
 
 class ProtocolError(Exception):
     """The peer sent something that is not a frame of this protocol."""
+
+
+class Grammar(msgspec.Struct, frozen=True):
+    """What a completion must conform to: JSON of a schema, a regular expression for the whole text, or a Lark grammar."""
+
+    kind: GrammarKind
+    source: str
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +83,8 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", kw_only=True):
     log-probabilities. The token that ends the sequence (``stop_token_ids``) is delivered as its last event. ``min_tokens``: the stop ids are
     suppressed before so many completion tokens. ``group`` names the request: sequences of one group share a prompt, and later ones wait for the
     first one's prefill so that they find its blocks. ``arrival`` orders waiting sequences (smaller first) within ``priority`` (larger first).
-    ``cache_salt`` separates prefix caches.
+    ``cache_salt`` separates prefix caches. With a ``grammar`` only completions that conform to it are chosen: the ids in
+    ``stop_token_ids`` where it is complete, and no other special ones at all.
     """
 
     seq_id: int
@@ -84,6 +99,7 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", kw_only=True):
     priority: int = 0
     arrival: int = 0
     cache_salt: bytes = b""
+    grammar: Grammar | None = None
     alone: bool = False  # a suspect after deaths: no other sequence runs in its steps
 
 
@@ -134,6 +150,26 @@ class StepStarted(msgspec.Struct, frozen=True, tag="step_started"):
     sequences: list[tuple[int, int, int]]
 
 
+class GrammarStarted(msgspec.Struct, frozen=True, tag="grammar_started"):
+    """Sent before a sequence's grammar is compiled, beside the steps. If the worker dies before it is done, the sequence is a suspect."""
+
+    seq_id: int
+
+
+class GrammarVerdict(msgspec.Struct, frozen=True):
+    """What the process that tries grammars out says of one: ``refusal`` is the reason for the client, None: it can be used. The first one
+    comes unasked, when it can begin. It is sent a ``Grammar`` at a time."""
+
+    refusal: str | None
+
+
+class GrammarDone(msgspec.Struct, frozen=True, tag="grammar_done"):
+    """The grammar is there, or was refused (the sequence's end follows). ``seconds`` of compiling; None: it was in the cache."""
+
+    seq_id: int
+    seconds: float | None
+
+
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
     """One position's log-probabilities: the chosen (or given) token, and the most likely ones in descending order."""
 
@@ -180,6 +216,7 @@ class StepStats(msgspec.Struct, frozen=True, array_like=True):
     num_used_blocks: int
     num_evictions: int
     num_preemptions: int = 0
+    mask_seconds: list[float] = []  # time each grammar mask of the step took, beside the forward pass
 
 
 class StepDone(msgspec.Struct, frozen=True, tag="step_done", kw_only=True):
@@ -201,7 +238,8 @@ class Pong(msgspec.Struct, frozen=True, tag="pong"):
     nonce: int
 
 
-ToFront = Hello | Failed | StepStarted | StepDone | Pong
+WorkerReport = StepStarted | StepDone | GrammarStarted | GrammarDone
+ToFront = Hello | Failed | WorkerReport | Pong
 
 # Text that is not UTF-8 is a UnicodeDecodeError to msgspec, and nesting too deep a RecursionError.
 _NOT_A_MESSAGE = (msgspec.MsgspecError, ValueError, RecursionError)
@@ -213,7 +251,11 @@ to_front_decoder: msgspec.msgpack.Decoder[ToFront] = msgspec.msgpack.Decoder(ToF
 
 def encode_frame(message: ToWorker | ToFront) -> bytes:
     """Encode one message with its length in front. Raises ProtocolError if it would exceed ``MAX_FRAME_BYTES``."""
-    payload = _encoder.encode(message)
+    return pack_frame(_encoder.encode(message))
+
+
+def pack_frame(payload: bytes) -> bytes:
+    """Put a payload's length in front. Raises ProtocolError if it would exceed ``MAX_FRAME_BYTES``."""
     if len(payload) > MAX_FRAME_BYTES:
         raise ProtocolError(f"a frame of {len(payload)} bytes exceeds the limit of {MAX_FRAME_BYTES}")
     return _LENGTH.pack(len(payload)) + payload

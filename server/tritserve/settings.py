@@ -111,6 +111,10 @@ class Settings(BaseSettings):
     max_stop_strings: int = Field(16, ge=0, description="stop strings of a request")
     max_stop_chars: int = Field(256, ge=1, description="characters of one stop string")
     max_logit_bias: int = Field(1024, ge=0, description="logit_bias entries of a request")
+    max_grammar_bytes: int = Field(
+        64 * 1024, ge=1024, le=1024 * 1024, description="largest schema, regular expression or grammar of a request"
+    )
+    max_grammar_seconds: float = Field(1.0, gt=0, le=60, description="processor time that checking one may take")
     max_json_depth: int = Field(64, ge=4, description="nesting of a request body")
     max_completion_tokens: int = Field(0, ge=0, description="largest max_tokens; 0: what is left of the context")
     request_timeout_seconds: float = Field(600.0, gt=0, description="wall time of one request")

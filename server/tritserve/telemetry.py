@@ -25,6 +25,7 @@ from tritserve.exposition import Encoder
 from tritserve.logs import with_fields
 from tritserve.machine import cpu_quota, cpu_throttled_seconds
 from tritserve.pool.observer import PoolObserver, RestartReason, Stage
+from tritserve.protocol import GRAMMAR_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from tritserve.api.record import Endpoint, RequestRecord
     from tritserve.pool.generation import PoolStatus
-    from tritserve.protocol import Hello, StepStats
+    from tritserve.protocol import GrammarKind, Hello, StepStats
 
 logger = logging.getLogger(__name__)
 PREFIX = "tritserve_"
@@ -47,6 +48,7 @@ PROMPT_SOURCES = ("computed", "cached")
 # fmt: off
 WAIT_BUCKETS = (.001, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 320, 640)
 STEP_BUCKETS = (.001, .0025, .005, .0075, .01, .015, .02, .025, .035, .05, .075, .1, .15, .2, .3, .4, .5, .75, 1, 2.5, 5)
+MASK_BUCKETS = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, .001, .0025, .005, .01, .025, .05, .1, .25)
 # fmt: on
 LONG_BUCKETS = tuple(0.01 * 2**i for i in range(18))
 SIZE_BUCKETS = tuple(2**i for i in range(14))
@@ -155,6 +157,25 @@ class Telemetry(PoolObserver):
         self._faults = known(
             counter("numeric_faults_total", "Values that were not finite; must stay 0.", "kind"), ("logits",)
         )
+
+        # grammars
+        self._grammar_compile = known(
+            histogram("grammar_compile_seconds", STEP_BUCKETS, "Each compilation in a worker.", "kind"), GRAMMAR_KINDS
+        )
+        self._grammar_hits = known(
+            counter("grammar_cache_hits_total", "Grammars of requests that had been checked before.", "kind"),
+            GRAMMAR_KINDS,
+        )
+        self._grammar_misses = known(
+            counter("grammar_cache_misses_total", "Grammars of requests that had to be checked.", "kind"),
+            GRAMMAR_KINDS,
+        )
+        self._grammar_rejected = known(
+            counter("grammar_rejected_total", "Grammars of requests that were refused.", "kind"), GRAMMAR_KINDS
+        )
+        self._grammar_mask = histogram(
+            "grammar_mask_seconds", MASK_BUCKETS, "Each mask of allowed tokens, computed beside the forward pass."
+        ).labels(model)
         self._load = gauge("model_load_seconds", "Loading and self-test of the worker that came up last.").labels(model)
         self._snapshot = _Snapshot(self._read_snapshot)
         self.registry.register(self._snapshot)
@@ -279,6 +300,8 @@ class Telemetry(PoolObserver):
         self._step.labels(self._model, kind).observe(stats.seconds)
         self._batch_size.observe(stats.num_running)
         self._step_tokens.observe(num_rows)
+        for seconds in stats.mask_seconds:
+            self._grammar_mask.observe(seconds)
         now = self._clock()
         idle = now - self._step_ended.get(worker, now) - stats.seconds
         self._step_ended[worker] = now
@@ -324,6 +347,16 @@ class Telemetry(PoolObserver):
     def on_token(self) -> None:
         """A new token of a choice arrived."""
         self._generated.inc()
+
+    def on_grammar_check(self, kind: GrammarKind, *, was_known: bool, refused: bool) -> None:
+        """A request's grammar was checked, or had been before."""
+        (self._grammar_hits if was_known else self._grammar_misses).labels(self._model, kind).inc()
+        if refused:
+            self._grammar_rejected.labels(self._model, kind).inc()
+
+    def on_grammar_compiled(self, kind: GrammarKind, seconds: float) -> None:
+        """A worker compiled a grammar."""
+        self._grammar_compile.labels(self._model, kind).observe(seconds)
 
 
 class _Snapshot(Collector):

@@ -10,11 +10,13 @@ import hashlib
 import mmap
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tritserve.engine.model_runner import NONFINITE_TOKEN, Choice, RunnerInfo
+from tritserve.engine.model_runner import NO_TOKEN, NONFINITE_TOKEN, Choice, RunnerInfo
+from tritserve.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from tritserve.engine.batch import Batch, Output
@@ -26,6 +28,22 @@ HANG = 902  # the step never ends
 FAULT = 903  # the logits are not finite
 BLOCK = 16
 RECORD_BYTES = 4 * BLOCK + 40
+
+
+FIRST_BYTE = 100
+"""Ids from here on stand for the 256 bytes; those below are special tokens, those above no tokens at all."""
+
+
+def vocabulary() -> Vocabulary:
+    """Return what the ids stand for to a grammar."""
+    specials = [b"<|%d|>" % token for token in range(FIRST_BYTE)]
+    pieces = [*specials, *(bytes([byte]) for byte in range(256))]
+    return Vocabulary(pieces + [b""] * (VOCAB - len(pieces)), frozenset(range(FIRST_BYTE)))
+
+
+def text_of(tokens: list[int]) -> bytes:
+    """Return the text of a completion, special tokens left out."""
+    return bytes(token - FIRST_BYTE for token in tokens if token >= FIRST_BYTE)
 
 
 def model_answer(tokens: list[int], seed: int) -> int:
@@ -90,6 +108,9 @@ class FakeRunner:
         if self.blocks["mark"][block]:
             raise AssertionError("the self-test got a sealed block")
 
+    def read_vocabulary(self) -> Vocabulary:
+        return vocabulary()
+
     def close(self) -> None:
         pass
 
@@ -103,7 +124,24 @@ class FakeRunner:
         if FAULT in seen:
             return Choice(NONFINITE_TOKEN, 0.0, [])
         token = output.target if output.target >= 0 else model_answer(seen, output.sampler.params.seed)
+        if output.target < 0 and output.sampler.mask is not None:
+            allowed = self._allowed(output)
+            if not len(allowed):
+                return Choice(NO_TOKEN, 0.0, [])
+            token = int(allowed[token % len(allowed)])
         return Choice(token, -position / 8, [(token, -position / 8)] * output.num_top)
+
+    @staticmethod
+    def _allowed(output: Output) -> np.ndarray:
+        """Return the ids of the mask, once it is there, as native code reads it."""
+        ready = output.sampler.mask_ready
+        deadline = time.monotonic() + 30
+        while ready is not None and not ready[0]:
+            if time.monotonic() > deadline:
+                raise AssertionError("the mask does not become ready")
+        bits = np.unpackbits(output.sampler.mask.view(np.uint8), bitorder="little")
+        allowed = np.nonzero(bits)[0]
+        return np.setdiff1d(allowed, output.sampler.suppressed) if output.suppress else allowed
 
     @staticmethod
     def _position(batch: Batch, sequence: int, row: int) -> int:

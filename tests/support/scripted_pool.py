@@ -17,7 +17,7 @@ from tritserve.pool.generation import (
     PoolStatus,
     PromptScores,
 )
-from tritserve.protocol import TokenLogprob
+from tritserve.protocol import Grammar, TokenLogprob
 
 Step = GenerationEvent | asyncio.Event | ServerError
 """One step of a script: an event, something to wait for, or an error to raise."""
@@ -110,6 +110,8 @@ class ScriptedPool:
         self.generations: list[ScriptedGeneration] = []
         self.refusal: ServerError | None = None
         self.refuse_from = 0
+        self.grammars: list[Grammar] = []
+        self.grammar_refusal: str | ServerError | None = None
         self.submitted = asyncio.Event()
         self.status = PoolStatus(
             ready=True,
@@ -143,6 +145,13 @@ class ScriptedPool:
         self.generations.append(generation)
         self.submitted.set()
         return generation
+
+    async def check_grammar(self, grammar: Grammar) -> str | None:
+        """Remember it, and say what the test wants."""
+        self.grammars.append(grammar)
+        if isinstance(self.grammar_refusal, ServerError):
+            raise self.grammar_refusal
+        return self.grammar_refusal
 
     async def start(self) -> None:
         """Nothing to start."""

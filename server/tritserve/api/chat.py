@@ -19,6 +19,7 @@ from tritserve.api.parameters import CHAT_UNSUPPORTED, ignored_headers, sort_out
 from tritserve.api.prompts import chat_prompt
 from tritserve.api.respond import StreamResponse, metered, whole_response
 from tritserve.api.schemas.chat import ChatBody
+from tritserve.api.structured import check_demand, demand_of
 from tritserve.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -66,8 +67,10 @@ class BegunChat:
 async def begin_chat(front: Front, body: ChatBody, meter: Meter) -> BegunChat:
     """Encode a conversation and submit it. Raises InvalidRequest, ContextTooLong, Unavailable, and what ``Pool.submit`` does."""
     options = _options(body, front)
+    demand = demand_of(body)
     messages, ignored = template_messages(body, front.settings)
     prompt = await chat_prompt(front, body, messages)
+    grammar = await check_demand(front, body, demand)
     requests = convert_prompts(
         [prompt.ids],
         options,
@@ -76,6 +79,7 @@ async def begin_chat(front: Front, body: ChatBody, meter: Meter) -> BegunChat:
         request_id=meter.request_id,
         key_name=meter.key_name,
         param="messages",
+        grammar=grammar,
     )
     run = Run(front, options.rules, meter, keep_tokens=bool(body.logprobs or body.return_token_ids))
     await run.start(requests)

@@ -17,6 +17,7 @@ from tritserve.api.parameters import COMPLETION_UNSUPPORTED, ignored_headers, so
 from tritserve.api.prompts import text_prompts
 from tritserve.api.respond import StreamResponse, metered, whole_response
 from tritserve.api.schemas.completions import CompletionBody
+from tritserve.api.structured import check_demand, demand_of
 from tritserve.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ async def create_completion(request: Request) -> Response:
         ignored = sort_out_body(body, COMPLETION_UNSUPPORTED, strict=front.settings.strict_parameters)
         identity = new_identity("cmpl-", check_model(body.model, front.model), front.model.weights_sha256)
         options = _options(body, front)
+        demand = demand_of(body)
         prompts = await text_prompts(front, body)
+        grammar = await check_demand(front, body, demand)
         requests = convert_prompts(
             [prompt.ids for prompt in prompts],
             options,
@@ -49,6 +52,7 @@ async def create_completion(request: Request) -> Response:
             request_id=meter.request_id,
             key_name=meter.key_name,
             param="prompt",
+            grammar=grammar,
         )
         keep_tokens = body.logprobs is not None or bool(body.return_token_ids)
         run = Run(front, options.rules, meter, keep_tokens=keep_tokens)

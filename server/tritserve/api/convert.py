@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from tritserve.api.front import ServedModel
     from tritserve.api.schemas.common import GenerationBody
+    from tritserve.protocol import Grammar
     from tritserve.settings import Settings
 
 T = TypeVar("T", int, float)
@@ -121,6 +122,7 @@ def convert_prompts(
     request_id: str,
     key_name: str,
     param: str,
+    grammar: Grammar | None = None,
 ) -> list[GenerationRequest]:
     """Make one pool request per prompt; max_tokens ends at the context's. Raises ContextTooLong or InvalidRequest."""
     num_choices = len(prompts) * len(options.choices)
@@ -149,6 +151,7 @@ def convert_prompts(
                 cache_salt=_salt(key_name, options.cache_salt),
                 key_name=key_name,
                 deadline_seconds=options.deadline_seconds,
+                grammar=grammar,
             )
         )
     return requests

@@ -15,7 +15,7 @@ from tritserve.errors import InvalidRequest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tritserve.api.schemas.common import GenerationBody, StreamOptions
+    from tritserve.api.schemas.common import GenerationBody, StreamOptions, WireModel
 
 HEADER = "x-tritserve-ignored"
 _MAX_NAMES = 16
@@ -53,12 +53,10 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "logit_processors": ([],),
     "logits_processors": ([],),
     "prompt_logprobs": (),
-    "response_format": ({"type": "text"},),
     "return_progress": (False,),
     "return_tokens_as_token_ids": (False,),
     "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True,),
-    "structured_outputs": (),
     "timings": (False,),
     "timings_per_token": (False,),
     "use_beam_search": (False,),
@@ -91,14 +89,34 @@ MESSAGE_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "tool_calls": ([],),
 }
 PART_IGNORABLE = frozenset({"cache_control", "prompt_cache_breakpoint"})
+_STRUCTURED_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
+    "disable_additional_properties": (False,),
+    "disable_any_whitespace": (False,),
+    "disable_fallback": (False,),
+    "json_object": (False,),
+    "structural_tag": (),
+    "whitespace_pattern": (),
+}
 _STREAM_IGNORABLE = frozenset({"include_obfuscation"})
 _STREAM_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {"continuous_usage_stats": (False,)}
 
 
 def sort_out_body(body: GenerationBody, unsupported: Mapping[str, Sequence[object]], *, strict: bool) -> list[str]:
-    """Return the names that are ignored of a body and its ``stream_options``. Raises InvalidRequest for the others."""
+    """Return the names that are ignored of a body and the objects in it. Raises InvalidRequest for the others."""
     ignored = sort_out(body.model_extra, unsupported, IGNORABLE, strict=strict)
-    return ignored + sort_out_stream_options(body.stream_options, strict=strict)
+    ignored += sort_out_stream_options(body.stream_options, strict=strict)
+    parts: dict[str, WireModel | None] = {
+        "response_format": body.response_format,
+        "structured_outputs": body.structured_outputs,
+    }
+    if body.response_format is not None:
+        parts["response_format.json_schema"] = body.response_format.json_schema
+    for name, part in parts.items():
+        if part is not None:
+            ignored += sort_out(
+                part.model_extra, _STRUCTURED_UNSUPPORTED, frozenset(), strict=strict, prefix=f"{name}."
+            )
+    return ignored
 
 
 def sort_out_stream_options(options: StreamOptions | None, *, strict: bool) -> list[str]:

@@ -3,26 +3,31 @@
 A step is: schedule -> withdraw the seals of reused blocks -> one native call -> append tokens, seal full blocks, end what is
 finished. The order is what makes blocks safe to adopt after a crash at any point: a seal is gone before its block is
 written, and set only once the block is full and the step that filled it is over.
+
+A sequence with a grammar is *held* until that is compiled: the scheduler does not know of it, ending it works as ever.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from tritserve.engine.batch import build_batch
+from tritserve.engine.batch import CHOOSE, build_batch
 from tritserve.engine.block_hash import BLOCK_TOKENS
 from tritserve.engine.block_manager import BlockManager
+from tritserve.engine.grammar_threads import GrammarThreads
 from tritserve.engine.model_runner import NO_TOKEN, NONFINITE_TOKEN, Choice, ModelRunner
 from tritserve.engine.sampling import SamplerInputs, find_fault, sampler_inputs
 from tritserve.engine.scheduler import Schedule, Scheduler, SchedulerLimits
-from tritserve.engine.sequence import Sequence, State
+from tritserve.engine.sequence import Sequence, State, Transition
 from tritserve.protocol import EndEvent, PromptLogprobs, StepDone, StepStarted, StepStats, TokenEvent, TokenLogprob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from tritserve.engine.batch import Output
+    from tritserve.engine.batch import Batch, Output
+    from tritserve.engine.grammar import Matcher
     from tritserve.engine.scheduler import Rows
     from tritserve.protocol import FinishReason, Submit
 
@@ -33,6 +38,7 @@ _FAULTS: dict[int, FinishReason] = {NONFINITE_TOKEN: "numeric_fault", NO_TOKEN: 
 class _Results(NamedTuple):
     tokens: list[TokenEvent]
     scores: list[PromptLogprobs]
+    mask_seconds: list[float]
 
 
 class EngineCore:
@@ -48,6 +54,9 @@ class EngineCore:
         self._scheduler = Scheduler(self.blocks, limits)
         self._sequences: dict[int, Sequence] = {}
         self._samplers: dict[int, SamplerInputs] = {}
+        self._held: dict[int, Sequence] = {}
+        self._matchers: dict[int, Matcher] = {}
+        self.grammars = GrammarThreads(runner.read_vocabulary)
         self._ends: list[EndEvent] = []
         self._step = 0
 
@@ -89,8 +98,27 @@ class EngineCore:
             return
         sequence = Sequence(submit)
         self._sequences[submit.seq_id] = sequence
-        self._samplers[submit.seq_id] = sampler_inputs(submit, self._vocab)
-        self._scheduler.add(sequence)
+        sampler = self._samplers[submit.seq_id] = sampler_inputs(submit, self._vocab)
+        if submit.grammar is None or not sequence.chooses:
+            self._scheduler.add(sequence)
+        else:
+            self._held[submit.seq_id] = sequence
+            self.grammars.compile(submit, sampler.mask)
+
+    def release_compiled(self) -> None:
+        """Give the scheduler the sequences whose grammars are there; call it before ``has_work`` is asked."""
+        for seq_id, matcher in self.grammars.take_compiled():
+            sequence = self._held.pop(seq_id, None)
+            if sequence is None:
+                continue  # ended meanwhile
+            self._scheduler.add(sequence)
+            if matcher is None:
+                self._end(sequence, "grammar_too_complex")
+                continue
+            self._matchers[seq_id] = matcher
+            self._samplers[seq_id] = dataclasses.replace(
+                self._samplers[seq_id], mask=matcher.mask, mask_ready=matcher.ready
+            )
 
     def abort(self, seq_ids: Iterable[int]) -> None:
         """End sequences and free their blocks now; unknown ids are ignored."""
@@ -107,7 +135,7 @@ class EngineCore:
         started = time.perf_counter()
         num_evictions = self.blocks.num_evictions
         schedule = self._scheduler.schedule() if self._scheduler.has_work else Schedule()
-        results = _Results([], [])
+        results = _Results([], [], [])
         if schedule.rows:
             self._step += 1
             on_start(StepStarted(self._step, [_extent(rows) for rows in schedule.rows]))
@@ -126,10 +154,11 @@ class EngineCore:
                 num_prefill_rows=schedule.num_rows - num_decode_rows,
                 num_cached_tokens=sum(count for _, count in schedule.admitted),
                 num_running=len(self._scheduler.running),
-                num_waiting=len(self._scheduler.waiting),
+                num_waiting=len(self._scheduler.waiting) + len(self._held),
                 num_used_blocks=self.blocks.num_used,
                 num_evictions=self.blocks.num_evictions - num_evictions,
                 num_preemptions=schedule.num_preempted,
+                mask_seconds=results.mask_seconds,
             ),
         )
 
@@ -146,15 +175,16 @@ class EngineCore:
     def _run(self, schedule: Schedule) -> _Results:
         batch = build_batch(schedule, self._samplers)
         self._withdraw_stale_seals()
-        choices = self._runner.step(batch)
+        choices, mask_seconds = self._compute(batch)
         for rows in schedule.rows:
             self._advance(rows)
-        results = _Results([], [])
+        results = _Results([], [], mask_seconds)
         for output, choice in zip(batch.outputs, choices, strict=True):
             if output.sequence.state is State.ENDED:
                 continue  # an earlier row of it had a fault
-            if choice.token < 0:
-                self._end(output.sequence, _FAULTS[choice.token])
+            finish = self._refusal(output, choice)
+            if finish is not None:
+                self._end(output.sequence, finish)
             elif output.target >= 0:
                 self._score(output, choice, results.scores)
             else:
@@ -164,6 +194,30 @@ class EngineCore:
             if sequence.state is State.RUNNING and not sequence.chooses and sequence.num_pending == 0:
                 self._end(sequence, "length")
         return results
+
+    def _compute(self, batch: Batch) -> tuple[list[Choice], list[float]]:
+        """Run the native call, with the masks of grammars computed beside it; return the choices and the seconds the masks took."""
+        chosen = (output.sequence.seq_id for output in batch.outputs if output.target == CHOOSE)
+        matchers = [self._matchers[seq_id] for seq_id in chosen if seq_id in self._matchers]
+        if not matchers:
+            return self._runner.step(batch), []
+        self.grammars.begin_masks(matchers)
+        choices = self._runner.step(batch)
+        return choices, self.grammars.end_masks()
+
+    def _refusal(self, output: Output, choice: Choice) -> FinishReason | None:
+        """Say why a choice cannot stand. A token of a sequence with a grammar stands once the grammar has taken it."""
+        sequence, token = output.sequence, choice.token
+        matcher = self._matchers.get(sequence.seq_id) if output.target == CHOOSE else None
+        if matcher is None or token == NONFINITE_TOKEN:
+            return _FAULTS.get(token)
+        if matcher.error is not None:
+            return "grammar_too_complex"
+        if token == NO_TOKEN:
+            return "no_token" if matcher.is_complete else "grammar_dead_end"
+        if token in sequence.stop_token_ids or matcher.accept((token,)):
+            return None
+        return "grammar_too_complex"
 
     def _withdraw_stale_seals(self) -> None:
         for block in self.blocks.drain_stale():
@@ -204,9 +258,13 @@ class EngineCore:
         self._forget(sequence)
 
     def _forget(self, sequence: Sequence) -> None:
-        self._scheduler.end(sequence)
+        if self._held.pop(sequence.seq_id, None) is None:
+            self._scheduler.end(sequence)
+        else:
+            sequence.move(Transition.END)
         del self._sequences[sequence.seq_id]
         del self._samplers[sequence.seq_id]
+        self._matchers.pop(sequence.seq_id, None)
 
 
 def _extent(rows: Rows) -> tuple[int, int, int]:

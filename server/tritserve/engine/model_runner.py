@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tritserve.engine.batch import Batch
+    from tritserve.vocabulary import Vocabulary
 
 NONFINITE_TOKEN = -1
 """TRIT_TOKEN_NONFINITE: a logit of the row is NaN or infinite."""
@@ -43,7 +42,7 @@ class ModelRunner(Protocol):
     @property
     def info(self) -> RunnerInfo: ...
 
-    def step(self, batch: Batch) -> Sequence[Choice]:
+    def step(self, batch: Batch) -> list[Choice]:
         """Compute every row, write its K and V, return one choice per output, in order.
 
         Raises NativeError if the call was refused; then nothing is known about the blocks the rows were written to.
@@ -64,6 +63,10 @@ class ModelRunner(Protocol):
 
     def self_test(self, block: int) -> None:
         """Replay the model's known answer in a free block. Raises ModelFileError if it differs."""
+        ...
+
+    def read_vocabulary(self) -> Vocabulary:
+        """Return what the ids stand for, as many as ``info.vocab``; called in another thread, once. Raises ModelFileError."""
         ...
 
     def close(self) -> None: ...

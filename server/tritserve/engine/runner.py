@@ -18,11 +18,13 @@ from tritserve.isa import Isa
 from tritserve.model.packed_file import open_packed
 from tritserve.native import lib
 from tritserve.native.types import GREEDY, Output, Sampling, StepBatch
+from tritserve.vocabulary import read_vocabulary
 
 if TYPE_CHECKING:
     from tritserve.engine import batch
     from tritserve.model.packed_file import KnownAnswer
     from tritserve.protocol import Start
+    from tritserve.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ class NativeRunner:
                 )
             )
             self._known_answer = packed.header.known_answer
+            self._model_path = Path(start.model_path)
             self._handles = stack.pop_all()
         self.info = RunnerInfo(
             vocab=architecture.vocab,
@@ -108,6 +111,11 @@ class NativeRunner:
                 f"self-test failed on {self.info.isa}: SHA-256 of the known tokens' logits is {digest}, expected "
                 f"{known.logits_sha256}; the file is damaged, or this machine computes wrongly"
             )
+
+    def read_vocabulary(self) -> Vocabulary:
+        """Read the tokens' bytes from the model file. Raises ModelFileError."""
+        with open_packed(self._model_path) as packed:
+            return read_vocabulary(packed.read_tokenizer(), self.info.vocab)
 
     def close(self) -> None:
         """Release every handle."""
@@ -183,5 +191,6 @@ def _native_output(output: batch.Output) -> Output:
         bias_values=sampler.bias_values,
         suppressed=sampler.suppressed if output.suppress else GREEDY.suppressed,
         mask=sampler.mask,
+        mask_ready=sampler.mask_ready,
     )
     return Output(row=output.row, n_top=output.num_top, sampling=sampling)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tritserve.protocol import MAX_GRAMMAR_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -22,13 +24,14 @@ MAX_TOP = 20
 @dataclass(frozen=True, slots=True, eq=False)
 class SamplerInputs:
     """``bias_ids`` (n,) int32 and ``bias_values`` (n,) float32; ``suppressed`` (m,) int32: ids forbidden before ``min_tokens``;
-    ``mask`` (ceil(vocab / 32),) uint32 or None: the allowed ids."""
+    ``mask`` (ceil(vocab / 32),) uint32 or None: the allowed ids, read once ``mask_ready`` (1,) int32 is not 0 (None: at once)."""
 
     params: SamplingParams
     bias_ids: NDArray[np.int32]
     bias_values: NDArray[np.float32]
     suppressed: NDArray[np.int32]
     mask: NDArray[np.uint32] | None
+    mask_ready: NDArray[np.int32] | None = None
 
 
 def sampler_inputs(submit: Submit, vocab: int) -> SamplerInputs:
@@ -39,7 +42,7 @@ def sampler_inputs(submit: Submit, vocab: int) -> SamplerInputs:
         bias_ids=np.fromiter(params.logit_bias.keys(), np.int32),
         bias_values=np.fromiter(params.logit_bias.values(), np.float32),
         suppressed=np.array(sorted(set(submit.stop_token_ids)), np.int32),
-        mask=None if params.allowed_token_ids is None else _mask(params.allowed_token_ids, vocab),
+        mask=None if params.allowed_token_ids is None else id_mask(params.allowed_token_ids, vocab),
     )
 
 
@@ -58,6 +61,8 @@ def find_fault(submit: Submit, vocab: int) -> str | None:
         return f"seed is {params.seed}, expected 64 bits"
     if not (-1 <= submit.prompt_logprobs <= MAX_TOP and 0 <= params.num_top_logprobs <= MAX_TOP):
         return f"more than {MAX_TOP} log-probabilities per position"
+    if submit.grammar is not None and len(submit.grammar.source) > MAX_GRAMMAR_BYTES:
+        return f"the grammar has more than {MAX_GRAMMAR_BYTES} characters"
     if submit.max_tokens < 0 or (submit.max_tokens == 0 and submit.prompt_logprobs < 0):
         return f"max_tokens is {submit.max_tokens}"
     return _find_fault_of_params(params)
@@ -88,7 +93,8 @@ def _are_ids(ids: Iterable[int], vocab: int) -> bool:
     return all(0 <= token < vocab for token in ids)
 
 
-def _mask(allowed: list[int], vocab: int) -> NDArray[np.uint32]:
+def id_mask(ids: Iterable[int], vocab: int) -> NDArray[np.uint32]:
+    """Return (ceil(vocab / 32),) uint32 with bit id % 32 of word id / 32 set for every id, all of them below ``vocab``."""
     bits = np.zeros(-(-vocab // 32) * 32, np.uint8)
-    bits[allowed] = 1
+    bits[np.fromiter(ids, np.int64)] = 1
     return np.packbits(bits, bitorder="little").view("<u4").astype(np.uint32, copy=False)

@@ -8,6 +8,7 @@ safe, and is what it does.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import socket
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tritserve.engine.model_runner import ModelRunner
+    from tritserve.protocol import ToFront
 
 logger = logging.getLogger(__name__)
 
@@ -127,12 +129,15 @@ class _Worker:
     def __init__(self, channel: Channel, core: EngineCore) -> None:
         self._channel = channel
         self._core = core
+        core.grammars.report = self._report
+        channel.wake_by(core.grammars.wake_fd)
 
     def run(self) -> None:
         """Serve until the socket ends. Raises Closed, ProtocolError, or what the model raises."""
         while True:
             for message in self._channel.receive(wait=not (self._core.has_work or self._core.has_news)):
                 self.handle(message)
+            self._core.release_compiled()
             if self._core.has_work or self._core.has_news:
                 self._channel.send(self._core.step(self._channel.send))
 
@@ -147,6 +152,11 @@ class _Worker:
                 self._channel.send(Pong(nonce))
             case _:
                 raise ProtocolError(f"{type(message).__name__} is out of place")
+
+    def _report(self, message: ToFront) -> None:
+        """Send from the thread that compiles; whether the front is gone shows in the loop."""
+        with contextlib.suppress(Closed):
+            self._channel.send(message)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from tritserve.errors import InvalidRequest, NumericFault
+from tritserve.errors import GrammarFailed, InvalidRequest, NumericFault
 from tritserve.pool.generation import ChoiceEnd, ChoiceToken, PromptScores
 from tritserve.protocol import ProtocolError, TokenLogprob
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tritserve.pool.observer import PoolObserver
     from tritserve.pool.port import Port
     from tritserve.pool.stream import LiveChoice
-    from tritserve.protocol import EndEvent, PromptLogprobs, StepDone, StepStarted, TokenEvent
+    from tritserve.protocol import EndEvent, GrammarDone, PromptLogprobs, StepDone, StepStarted, TokenEvent
 
 
 class StepReader:
@@ -63,6 +63,13 @@ class StepReader:
         for end in message.ends:
             self._end(port, end)
         self._observer.on_step(port.index, message.stats)
+
+    def grammar_done(self, port: Port, message: GrammarDone) -> None:
+        """A grammar is compiled, or was in the worker's cache; its sequence may have been aborted."""
+        port.compiling = None
+        choice = self._find(port, message.seq_id)
+        if choice is not None and choice.entry.submit.grammar is not None and message.seconds is not None:
+            self._observer.on_grammar_compiled(choice.entry.submit.grammar.kind, message.seconds)
 
     def _find(self, port: Port, seq_id: int) -> LiveChoice | None:
         """Return the live choice, or None for one that was aborted here and still talks."""
@@ -129,5 +136,18 @@ class StepReader:
             case "numeric_fault":
                 self._observer.on_numeric_fault()
                 choice.generation.fail(NumericFault("The model computed a value that is not a finite number."))
+            case "grammar_too_complex":
+                choice.generation.fail(
+                    GrammarFailed(
+                        "The answer cannot go on: following its grammar needs more than is allowed.", end.finish
+                    )
+                )
+            case "grammar_dead_end":
+                choice.generation.fail(
+                    GrammarFailed(
+                        "The answer cannot go on: it is not complete, and no token that may be chosen continues its grammar.",
+                        end.finish,
+                    )
+                )
             case "rejected":
                 choice.generation.fail(InvalidRequest("The request cannot be run: a value is out of range."))

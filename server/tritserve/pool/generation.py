@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tritserve.protocol import FinishReason, SamplingParams, TokenLogprob
+    from tritserve.protocol import FinishReason, Grammar, SamplingParams, TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class GenerationRequest:
 
     ``choices[i].seed`` is already the choice's own. ``deadline_seconds`` is the wall time allowed from submission (None: the server's limit);
     when it passes, every unfinished choice ends with what it has (finish ``timeout``). ``prompt_logprobs`` >= 0 asks for log-probabilities of the
-    prompt with that many top entries (choice 0 computes them once).
+    prompt with that many top entries (choice 0 computes them once). ``grammar`` was found good by ``Pool.check_grammar``.
     """
 
     request_id: str
@@ -31,6 +31,7 @@ class GenerationRequest:
     cache_salt: bytes = b""
     key_name: str = ""
     deadline_seconds: float | None = None
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,8 @@ class Generation(Protocol):
     """A running request. Iterate its events until it ends; leaving the iteration early does NOT stop it, ``abort`` does.
 
     ``queue_seconds``: from submission to the first step that one of its choices took part in (None: not yet).
-    Iteration raises WorkerFailed, NumericFault, RequestAborted, Unavailable (no worker can ever start) or InvalidRequest when the request
-    fails, behind the events that came before.
+    Iteration raises WorkerFailed, NumericFault, GrammarFailed, RequestAborted, Unavailable (no worker can ever start) or InvalidRequest when
+    the request fails, behind the events that came before.
     """
 
     num_cached_tokens: int
@@ -111,6 +112,11 @@ class Pool(Protocol):
     async def submit(self, request: GenerationRequest) -> Generation:
         """Admit a request. Raises Overloaded (queue or tokens in flight full), Unavailable (loading, draining, no worker), ContextTooLong,
         InvalidRequest or WorkerFailed (the prompt killed a worker three times in the last minute), at once."""
+        ...
+
+    async def check_grammar(self, grammar: Grammar) -> str | None:
+        """Say why a grammar cannot be used (malformed, unsupported, too costly), for the client; None: it can. Nothing else waits meanwhile.
+        Raises Overloaded (too many wait to be checked) or Unavailable."""
         ...
 
     async def start(self) -> None: ...

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tritserve.protocol import Submit
 
 DEATHS_BEFORE_SUSPECT = 2
+GRAMMAR_TOKENS = range(0, 1)
+"""What a choice is taken to compute while its grammar is compiled: it cannot get past that by being computed further."""
 POISON_SECONDS = 60.0
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WORKER_COMMAND = (sys.executable, "-m", "tritserve.engine.worker")
+CHECKER_COMMAND = (sys.executable, "-m", "tritserve.engine.grammar_check")
 
 
 def create_kv_memory(num_bytes: int) -> int:
@@ -33,17 +34,25 @@ def spawn(command: Sequence[str], kv_fd: int) -> tuple[subprocess.Popen[bytes], 
 
     To be called from the thread that lives as long as the server: the kernel kills the worker when that thread ends.
     """
+    return _spawn([*command, "--kv-fd", str(kv_fd)], (kv_fd,))
+
+
+def spawn_checker(command: Sequence[str], model_path: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start the process that tries grammars out for a model; otherwise as ``spawn``."""
+    return _spawn([*command, "--model-path", model_path], ())
+
+
+def _spawn(command: Sequence[str], fds: tuple[int, ...]) -> tuple[subprocess.Popen[bytes], socket.socket]:
     ours, theirs = socket.socketpair()
     with theirs:
         ours.setblocking(False)
-        fds = (theirs.fileno(), kv_fd)
-        options = ["--socket-fd", str(fds[0]), "--kv-fd", str(fds[1]), "--parent-pid", str(os.getpid())]
+        options = ["--socket-fd", str(theirs.fileno()), "--parent-pid", str(os.getpid())]
         try:
             process = subprocess.Popen(
                 [*command, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=_stderr(),
-                pass_fds=fds,
+                pass_fds=(theirs.fileno(), *fds),
                 env=worker_environment(),
             )
         except OSError:

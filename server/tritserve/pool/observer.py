@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from tritserve.protocol import Hello, StepStats
+    from tritserve.protocol import GrammarKind, Hello, StepStats
 
 RestartReason = Literal["crash", "exit", "hang", "protocol"]
 """Why a worker was replaced: killed by a signal, ended by itself, did not answer, or broke the protocol."""
@@ -51,3 +51,9 @@ class PoolObserver:
 
     def on_token(self) -> None:
         """A new token of a choice arrived; never one that was known before a worker's death."""
+
+    def on_grammar_check(self, kind: GrammarKind, *, was_known: bool, refused: bool) -> None:
+        """A request's grammar was checked, or had been before."""
+
+    def on_grammar_compiled(self, kind: GrammarKind, seconds: float) -> None:
+        """A worker compiled a grammar that it did not have."""

@@ -19,7 +19,7 @@ class Port:
     """One worker slot. ``hello`` is that of its latest life; ``send`` is None while it is down.
 
     ``is_lost``: it will not come back soon. ``in_step`` are the suspects if it dies now, each with the tokens of it that are
-    being computed. ``aborted`` were ended here and their last event is still on its way.
+    being computed; ``compiling`` is one whose grammar is. ``aborted`` were ended here and their last event is still on its way.
     """
 
     index: int
@@ -28,6 +28,7 @@ class Port:
     is_lost: bool = False
     live: set[int] = field(default_factory=set)
     in_step: dict[int, range] = field(default_factory=dict)
+    compiling: int | None = None
     aborted: set[int] = field(default_factory=set)
     num_tokens: int = 0
     stats: StepStats | None = None

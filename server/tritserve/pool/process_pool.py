@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from tritserve.machine import Machine, read_machine
 from tritserve.pool.generation import PoolStatus
-from tritserve.pool.launch import WORKER_COMMAND, create_kv_memory
+from tritserve.pool.grammar_checker import GrammarChecker
+from tritserve.pool.launch import CHECKER_COMMAND, WORKER_COMMAND, create_kv_memory
 from tritserve.pool.observer import PoolObserver
 from tritserve.pool.restart import Timing
 from tritserve.pool.router import Router
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tritserve.pool.generation import Generation, GenerationRequest
+    from tritserve.protocol import Grammar
     from tritserve.settings import Settings
 
 
@@ -39,8 +41,9 @@ class ProcessPool:
         machine: Machine | None = None,
         timing: Timing | None = None,
         command: Sequence[str] = WORKER_COMMAND,
+        check_command: Sequence[str] = CHECKER_COMMAND,
     ) -> None:
-        """Plan workers and memory; ``machine``, ``timing`` and ``command`` are for tests.
+        """Plan workers and memory; ``machine``, ``timing`` and the commands are for tests.
 
         Raises SettingsError if the KV cache does not fit, OSError if the model file is not there.
         """
@@ -49,6 +52,7 @@ class ProcessPool:
         self._observer = observer or PoolObserver()
         self._timing = timing or Timing()
         self._command = command
+        self._checker = GrammarChecker(model_path, settings.max_grammar_seconds, check_command)
         self._router: Router | None = None
         self._supervisor: Supervisor | None = None
 
@@ -65,11 +69,18 @@ class ProcessPool:
         """Admit a request; see ``Pool``."""
         return self._started().submit(request)
 
+    async def check_grammar(self, grammar: Grammar) -> str | None:
+        """Try a grammar out; see ``Pool``."""
+        refusal, was_known = await self._checker.check(grammar)
+        self._observer.on_grammar_check(grammar.kind, was_known=was_known, refused=refusal is not None)
+        return refusal
+
     async def drain(self, timeout_seconds: float) -> None:
         """Finish what runs, within the limit; then end the workers. Idempotent."""
         if self._router is not None and self._supervisor is not None:
             await self._router.drain(timeout_seconds)
             await self._supervisor.stop()
+        await self._checker.close()
 
     @property
     def worker_pids(self) -> list[int]:

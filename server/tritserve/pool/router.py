@@ -17,17 +17,17 @@ from tritserve.errors import ContextTooLong, InvalidRequest, RequestAborted, Una
 from tritserve.pool.admission import Admission, FairClock, Throughput
 from tritserve.pool.events import StepReader
 from tritserve.pool.generation import ChoiceEnd
-from tritserve.pool.journal import Entry, PoisonList, Verdict
+from tritserve.pool.journal import GRAMMAR_TOKENS, Entry, PoisonList, Verdict
 from tritserve.pool.port import Port, PrefixAffinity
 from tritserve.pool.stream import LiveChoice, RunningGeneration
-from tritserve.protocol import StepDone, StepStarted, Submit
+from tritserve.protocol import GrammarDone, GrammarStarted, StepDone, StepStarted, Submit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from tritserve.pool.generation import GenerationRequest
     from tritserve.pool.observer import PoolObserver, RestartReason
-    from tritserve.protocol import Hello, ToWorker
+    from tritserve.protocol import Hello, ToWorker, WorkerReport
     from tritserve.settings import Settings
 
 _FAILED = "The model could not be loaded; the server's log says why."  # the reason names files
@@ -114,6 +114,7 @@ class Router:
                 priority=request.priority,
                 arrival=arrival,
                 cache_salt=salt,
+                grammar=request.grammar,
             )
             choice = LiveChoice(index, Entry(submit), generation, port.index, tokens, loop.time())
             self.live[submit.seq_id] = choice
@@ -183,17 +184,26 @@ class Router:
         if port.live and port.death is not None:
             self._observer.on_resumed(len(port.live), port.death)
 
-    def worker_message(self, index: int, message: StepStarted | StepDone) -> None:
-        """A worker reports a step. Raises ProtocolError if the report contradicts the journal."""
-        if isinstance(message, StepStarted):
-            self._reader.step_started(self.ports[index], message)
-        else:
-            self._reader.step_done(self.ports[index], message)
+    def worker_message(self, index: int, message: WorkerReport) -> None:
+        """A worker reports what it does. Raises ProtocolError if the report contradicts the journal."""
+        port = self.ports[index]
+        match message:
+            case StepStarted():
+                self._reader.step_started(port, message)
+            case StepDone():
+                self._reader.step_done(port, message)
+            case GrammarStarted():
+                port.compiling = message.seq_id
+            case GrammarDone():
+                self._reader.grammar_done(port, message)
 
     def worker_down(self, index: int, reason: RestartReason) -> None:
         """A worker is dead: find who is to blame; the others wait for its successor."""
         port = self.ports[index]
         in_step, port.in_step = port.in_step, {}
+        if port.compiling is not None:
+            in_step.setdefault(port.compiling, GRAMMAR_TOKENS)
+            port.compiling = None
         port.send = None
         port.stats = (
             None  # its sequences hold no blocks any more, and may all be gone before a successor's first step says so

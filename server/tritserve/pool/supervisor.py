@@ -18,13 +18,24 @@ from typing import TYPE_CHECKING, Protocol
 from tritserve.pool.launch import WORKER_COMMAND, spawn
 from tritserve.pool.link import WorkerLink
 from tritserve.pool.restart import Action, RestartPolicy, Timing, Watchdog
-from tritserve.protocol import PROTOCOL_VERSION, Failed, Hello, Ping, Pong, ProtocolError, StepDone, StepStarted
+from tritserve.protocol import (
+    PROTOCOL_VERSION,
+    Failed,
+    GrammarDone,
+    GrammarStarted,
+    Hello,
+    Ping,
+    Pong,
+    ProtocolError,
+    StepDone,
+    StepStarted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tritserve.pool.observer import RestartReason
-    from tritserve.protocol import Start, ToFront, ToWorker
+    from tritserve.protocol import Start, ToFront, ToWorker, WorkerReport
 
 logger = logging.getLogger(__name__)
 _EXIT_SECONDS = 2.0
@@ -36,7 +47,7 @@ class WorkerEvents(Protocol):
 
     def worker_up(self, index: int, hello: Hello, send: Callable[[ToWorker], None]) -> None: ...
 
-    def worker_message(self, index: int, message: StepStarted | StepDone) -> None: ...
+    def worker_message(self, index: int, message: WorkerReport) -> None: ...
 
     def worker_down(self, index: int, reason: RestartReason) -> None: ...
 
@@ -132,6 +143,8 @@ class _Life:
             case StepDone():
                 self._watchdog.idle(now)
                 self._slot.policy.step_done()
+                self._events.worker_message(self._slot.index, message)
+            case GrammarStarted() | GrammarDone():
                 self._events.worker_message(self._slot.index, message)
             case Pong():
                 self._watchdog.idle(now)

@@ -15,51 +15,13 @@ import tokenizers
 
 from tritserve.errors import ModelFileError
 from tritserve.text.trusted_text import trusted_runs
+from tritserve.vocabulary import nodes, piece_decoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
 # Unicode's White_Space, which is what the library strips; str.strip() would also take U+001C to U+001F.
 _WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
-_BYTE_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """Return the character -> byte table of byte-level BPE (Radford et al. 2019): printable bytes stand for themselves."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in set(printable)]
-    table = {chr(byte): byte for byte in printable}
-    table.update({chr(256 + index): byte for index, byte in enumerate(others)})
-    return table
-
-
-_BYTES_OF_CHARS = _byte_alphabet()
-
-
-def _byte_level_piece(token: str) -> bytes:
-    """Turn a byte-level token into its bytes; an added token with other characters is its own UTF-8 (as the library's decoder does)."""
-    try:
-        return bytes([_BYTES_OF_CHARS[char] for char in token])
-    except KeyError:
-        return token.encode("utf-8", "replace")
-
-
-def _sentencepiece_piece(token: str) -> bytes:
-    """Turn a sentencepiece token into its bytes: the low line is a space, ``<0xNN>`` one byte."""
-    fallback = _BYTE_FALLBACK.fullmatch(token)
-    if fallback:
-        return bytes([int(fallback.group(1), 16)])
-    return token.replace("\u2581", " ").encode("utf-8", "replace")
-
-
-def _piece_decoder(decoder: object) -> Callable[[str], bytes]:
-    """Choose how token strings become bytes from the ``decoder`` of tokenizer.json. Raises ModelFileError for kinds we do not know."""
-    kinds = [node.get("type") for node in _nodes(decoder, "decoders")]
-    if "ByteLevel" in kinds:
-        return _byte_level_piece
-    if "ByteFallback" in kinds or "Metaspace" in kinds:
-        return _sentencepiece_piece
-    raise ModelFileError(f"tokenizer.json has a decoder of an unsupported kind: {kinds}")
 
 
 def _longest_match(texts: Iterable[str]) -> re.Pattern[str]:
@@ -101,21 +63,11 @@ def _load(tokenizer_json: bytes) -> tuple[dict[str, Any], tokenizers.Tokenizer]:
     return description, backend
 
 
-def _nodes(description: object, list_name: str) -> Iterator[dict[str, Any]]:
-    """Yield a part of tokenizer.json (normalizer, pre-tokenizer, decoder) and, where it is a sequence, its members."""
-    pending = [description]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, dict):
-            yield node
-            pending.extend(node.get(list_name) or [])
-
-
 def _later_backend(description: dict[str, Any], backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     """Return the tokenizer for pieces after the first: where a text begins with an added space (``prepend_scheme: first``), they do not."""
     first = [
         node
-        for node in _nodes(description.get("pre_tokenizer"), "pretokenizers")
+        for node in nodes(description.get("pre_tokenizer"), "pretokenizers")
         if node.get("prepend_scheme") == "first"
     ]
     if not first:
@@ -127,7 +79,7 @@ def _later_backend(description: dict[str, Any], backend: tokenizers.Tokenizer) -
 
 def _drops_leading_space(description: dict[str, Any]) -> bool:
     """Return whether the decoder strips the space that marks the beginning of a text."""
-    for node in _nodes(description.get("decoder"), "decoders"):
+    for node in nodes(description.get("decoder"), "decoders"):
         if node.get("type") == "Strip" and node.get("content") == " " and node.get("start", 0) > 0:
             return True
         if node.get("type") == "Metaspace" and node.get("prepend_scheme", "always") != "never":
@@ -141,7 +93,7 @@ class Tokenizer:
     def __init__(self, tokenizer_json: bytes, *, bos_token_id: int | None = None) -> None:
         """Read a tokenizer. ``bos_token_id`` is given only for models whose prompts begin with it. Raises ModelFileError."""
         description, self._backend = _load(tokenizer_json)
-        self._piece = _piece_decoder(description.get("decoder"))
+        self._piece = piece_decoder(description.get("decoder"))
         self.drops_leading_space = _drops_leading_space(description)
         added = self._backend.get_added_tokens_decoder()
         self._specials = {

@@ -5,7 +5,7 @@ Ranges that depend on settings or on the model are checked in ``api/convert.py``
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -47,6 +47,31 @@ class StreamOptions(WireModel):
     include_usage: bool | None = None
 
 
+class JsonSchemaFormat(WireModel):
+    """``response_format.json_schema``. The answer conforms whatever ``strict`` says; ``name`` and ``description`` change nothing."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
+    description: str | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
+class ResponseFormat(WireModel):
+    """``response_format``."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+
+class StructuredOutputs(WireModel):
+    """``structured_outputs``: one of these. ``json`` is a schema, as an object or as its text."""
+
+    json_: Annotated[dict[str, Any] | str | None, Field(alias="json")] = None
+    regex: str | None = None
+    choice: Annotated[list[str], Field(min_length=1)] | None = None
+    grammar: str | None = None
+
+
 class GenerationBody(WireModel):
     """Fields of both generation endpoints."""
 
@@ -72,6 +97,9 @@ class GenerationBody(WireModel):
     include_stop_str_in_output: bool | None = None
     min_tokens: NumTokens | None = None
     ignore_eos: bool | None = None
+
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
 
     truncate_prompt_tokens: PositiveNumTokens | None = None
     return_token_ids: bool | None = None
