@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from tritserve.errors import SettingsError
 from tritserve.isa import IsaName  # noqa: TC001 - pydantic reads the annotation
+from tritserve.model.header import WeightsName  # noqa: TC001 - pydantic reads the annotation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -81,6 +82,10 @@ class Settings(BaseSettings):
         0, ge=0, le=256, description="compute threads per worker; 0: from quota, affinity and physical cores"
     )
     isa: IsaName = Field("auto", description="instruction set of the kernels")
+    weights: WeightsName = Field(
+        "auto",
+        description="packing of converted ternary weights; dense: a fifth smaller, slower; auto: dense where fast does not fit",
+    )
     kv_cache_bytes: int = Field(0, ge=0, description="KV pool per worker; 0: from the free memory, at most 2 GiB")
     max_model_len: int = Field(0, ge=0, description="context limit; 0: the model's")
     max_batch_size: int = Field(32, ge=1, le=1024, description="sequences in one step")

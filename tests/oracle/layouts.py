@@ -24,6 +24,22 @@ def ternary_panels(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
     return out.reshape(-1)
 
 
+def dense_panels(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """(n, k) codes to T5_P64G4: four vectors for five of T2_P64G4, ceil(256 V / 243) of five codes in a byte."""
+    packed = ternary_panels(codes).reshape(-(-codes.shape[0] // 64), -1, 64).astype(np.int64)
+    fields = np.stack([packed >> 2 * f & 3 for f in range(4)])  # field, panel, group, byte
+    four = 27 * fields[3] + 9 * fields[2] + 3 * fields[1] + fields[0]
+    groups = packed.shape[1]
+    vectors = []
+    for group in range(groups):
+        if group // 5 * 5 + 5 > groups:
+            vectors.append(four[:, group] + 81)
+        elif group % 5 < 4:
+            vectors.append(four[:, group] + 81 * fields[group % 5][:, group // 5 * 5 + 4])
+    value = np.stack(vectors, axis=1)
+    return (-(-256 * value // 243)).astype(np.uint8).reshape(-1)
+
+
 def head_planes(rows: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
     """(n, k) weights to I16_P16G4 and the shift of each row (docs/numerics.md, "Head")."""
     n, k = rows.shape

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path  # noqa: TC003  # typer resolves the annotations
 from typing import TYPE_CHECKING, Annotated
@@ -13,16 +12,16 @@ import typer
 from tritserve.cli.bench_limits import Limits, buffer_bytes, supported_isas
 from tritserve.cli.bench_load import Load, measure_server, require_no_failures
 from tritserve.cli.bench_measure import Plan, measure_body, measure_steps
+from tritserve.cli.bench_shape import random_model
 from tritserve.cli.diagnosis import cpu_facts, memory_facts, software_facts
-from tritserve.cli.locate import command_settings, packed_file
-from tritserve.errors import ModelFileError, SettingsError
+from tritserve.cli.locate import packed_file
+from tritserve.errors import SettingsError
 from tritserve.isa import Isa, IsaName
 from tritserve.machine import largest_cache_bytes, read_machine, threads_per_worker
-from tritserve.model.header import CONVERTER_VERSION, expected_tensors
-from tritserve.model.packed_file import FORMAT_VERSION, open_packed
-from tritserve.model.packed_writer import packed_file_bytes
-from tritserve.model.shapes import SHAPES, Shape, write_random_model
-from tritserve.settings import client_api_key, writable_cache_dir
+from tritserve.model.header import WeightsName  # noqa: TC001  # typer resolves the annotations
+from tritserve.model.packed_file import open_packed
+from tritserve.model.shapes import SHAPES
+from tritserve.settings import client_api_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +44,9 @@ def bench(
         int, typer.Option("--threads", min=0, max=MAX_THREADS, help="Compute threads; 0: as when serving.")
     ] = 0,
     isa: Annotated[IsaName, typer.Option("--isa", help="Instruction set.")] = "auto",
+    weights: Annotated[
+        WeightsName, typer.Option("--weights", help="Packing of the ternary weights: fast or dense.")
+    ] = "auto",
     prefill: Annotated[int, typer.Option("--prefill", min=1, help="Tokens of the prompt.")] = 512,
     decode: Annotated[int, typer.Option("--decode", min=1, help="Tokens each sequence generates.")] = 128,
     batch: Annotated[
@@ -72,8 +74,10 @@ def bench(
     batches = _parse_batches(batch)
     say = _say if sys.stderr.isatty() or not as_json else _keep_quiet
     if url is not None:
-        if shape is not None or threads or isa != "auto":
-            raise SettingsError("--shape, --threads and --isa are the server's to choose: with --url they do nothing")
+        if shape is not None or threads or isa != "auto" or weights != "auto":
+            raise SettingsError(
+                "--shape, --threads, --isa and --weights are the server's to choose: with --url they do nothing"
+            )
         _bench_server(url, key_file, model, Load(batches, requests, prefill, decode), as_json, say)
         return
     if model is not None and shape is not None:
@@ -83,7 +87,11 @@ def bench(
         able = ", ".join(each.label for each in supported_isas())
         raise SettingsError(f"--isa {isa} cannot run here, not measured; this machine and build run: {able}")
     machine = read_machine()
-    path = packed_file(model or "demo", cache_dir) if shape is None else random_model(shape, cache_dir, say)
+    path = (
+        packed_file(model or "demo", cache_dir, weights)
+        if shape is None
+        else random_model(shape, cache_dir, say, weights)
+    )
     with open_packed(path) as packed:
         room = max(0, machine.available_bytes - packed.file_bytes - _RESERVED_BYTES)
         plan = Plan(wanted, threads or threads_per_worker(machine, 1), prefill, decode, batches, room)
@@ -116,40 +124,6 @@ def _bench_server(
 
         print_load_report(report)
     require_no_failures(report)
-
-
-def random_model(name: str, cache_dir: Path | None, say: Callable[[str], None]) -> Path:
-    """Return the packed model of a published shape with random weights, written once into the cache folder. Raises ServerError."""
-    shape = SHAPES.get(name)
-    if shape is None:
-        raise SettingsError(f"--shape {name} is not known; there are: {', '.join(SHAPES)}")
-    folder = writable_cache_dir(command_settings(cache_dir))
-    target = folder / f"random-{name}-v{FORMAT_VERSION}.{CONVERTER_VERSION}.trit"
-    try:
-        open_packed(target).close()
-        return target
-    except ModelFileError:
-        pass  # not there, or not whole
-    _write_random(target, shape, say)
-    return target
-
-
-def _write_random(target: Path, shape: Shape, say: Callable[[str], None]) -> None:
-    needed = packed_file_bytes(expected_tensors(shape.architecture, tied_head=shape.tied_head), 0)
-    stats = os.statvfs(target.parent)
-    if stats.f_bavail * stats.f_frsize < needed:
-        raise ModelFileError(
-            f"{target.parent}: {stats.f_bavail * stats.f_frsize:,} bytes are free, but the random model needs {needed:,}"
-        )
-    say(f"writing {needed:,} bytes of random weights, once: {target}")
-    partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
-    try:
-        write_random_model(partial, shape)
-        os.replace(partial, target)
-    except OSError as error:
-        raise ModelFileError(f"{target}: cannot be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _parse_batches(text: str) -> tuple[int, ...]:

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 from tritserve.cli.progress import conversion_progress
 from tritserve.errors import ModelFileError
+from tritserve.machine import read_machine
 from tritserve.model.hub import download_folder, find_local
+from tritserve.model.weights import choose_dense
 from tritserve.settings import hub_cache_dir, load_settings, readable_cache_dir
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tritserve.model.header import WeightsName
     from tritserve.settings import Settings
 
 
@@ -20,13 +23,14 @@ def command_settings(cache_dir: Path | None) -> Settings:
     return load_settings({"cache_dir": cache_dir}).settings
 
 
-def packed_file(model: str, cache_dir: Path | None) -> Path:
+def packed_file(model: str, cache_dir: Path | None, weights: WeightsName | None = None) -> Path:
     """Return the packed file of a model that is on this machine, converting a checkpoint if need be. Raises ServerError."""
-    folder = readable_cache_dir(command_settings(cache_dir))
+    settings = command_settings(cache_dir)
+    folder = readable_cache_dir(settings)
     source = find_source(model, folder)
     if source is None:
         raise ModelFileError(f"model {model} is not on this machine: run `tritserve pull {model}` first")
-    return convert(source, folder)
+    return convert(source, folder, weights or settings.weights)
 
 
 def find_source(model: str, cache_dir: Path) -> Path | None:
@@ -35,9 +39,10 @@ def find_source(model: str, cache_dir: Path) -> Path | None:
     return find_local(model, [folder for folder in (download_folder(cache_dir), hub) if folder is not None])
 
 
-def convert(source: Path, cache_dir: Path) -> Path:
+def convert(source: Path, cache_dir: Path, weights: WeightsName) -> Path:
     """Return the packed file of a checkpoint folder, showing progress while it is made. Raises ServerError."""
     from tritserve.model.cache import load_or_convert
 
+    dense = choose_dense(weights, source, read_machine().available_bytes)
     with conversion_progress(source) as progress:
-        return load_or_convert(source, cache_dir, progress=progress)
+        return load_or_convert(source, cache_dir, dense=dense, progress=progress)

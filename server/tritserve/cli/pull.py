@@ -40,7 +40,7 @@ def pull(
         raise ModelFileError(
             f"model {model} is not on this machine and offline mode is on: run `tritserve pull {model}` with a network first"
         )
-    path = convert(source, folder)
+    path = convert(source, folder, settings.weights)
     with open_packed(path) as packed:
         typer.echo(f"{path}  {packed.file_bytes:,} bytes, weights {packed.header.weights_sha256[:16]}")
     typer.echo(f"ready: tritserve serve {model}")

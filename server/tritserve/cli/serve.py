@@ -79,7 +79,7 @@ def assemble(settings: Settings) -> tuple[Pool, Callable[[], Front]]:
 
     keys = KeyRing.from_settings(settings)
     cache_dir = readable_cache_dir(settings)
-    path = convert(find_or_pull(settings, cache_dir), cache_dir)
+    path = convert(find_or_pull(settings, cache_dir), cache_dir, settings.weights)
     names = names_of(settings)
     with open_packed(path) as packed:
         header = packed.header

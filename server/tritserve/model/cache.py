@@ -42,8 +42,10 @@ class _IndexEntry(msgspec.Struct, frozen=True):
     files: list[SourceFile]
 
 
-def load_or_convert(path: Path, cache_dir: Path, *, progress: Progress | None = None) -> Path:
+def load_or_convert(path: Path, cache_dir: Path, *, dense: bool = False, progress: Progress | None = None) -> Path:
     """Return the packed file of a model: ``path`` itself if it is one, else the conversion of the checkpoint folder ``path``.
+
+    ``dense``: ternary weights five in a byte, in a file of its own beside the usual packing.
 
     Raises ModelFileError for a damaged or unsupported checkpoint and a full disk, SettingsError for a folder that this user cannot write.
     """
@@ -57,9 +59,9 @@ def load_or_convert(path: Path, cache_dir: Path, *, progress: Progress | None = 
     index = cache_dir / "index" / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest() + ".json")
     stamps = _stamps(path)
     files = _remembered(index, stamps)
-    if files is not None and _is_whole(target := cache_dir / (_key(files) + ".trit")):
+    if files is not None and _is_whole(target := cache_dir / (_key(files, dense) + ".trit")):
         return target
-    return _convert(path, cache_dir, index, stamps, files, progress)
+    return _convert(path, cache_dir, index, stamps, files, dense, progress)
 
 
 def _convert(
@@ -68,6 +70,7 @@ def _convert(
     index: Path,
     stamps: list[FileStamp],
     files: list[SourceFile] | None,
+    dense: bool,
     progress: Progress | None,
 ) -> Path:
     from tritserve.model.checkpoints.hf import open_hf
@@ -77,11 +80,11 @@ def _convert(
         opened = source.stamps()
         if files is None or not set(opened) <= set(stamps):  # a file may have been replaced since its stamp was taken
             files = _hashed(source, index, stamps)
-        target = cache_dir / (_key(files) + ".trit")
+        target = cache_dir / (_key(files, dense) + ".trit")
         if not _is_whole(target):
-            with _lock(target):
+            with lock(target):
                 if not _is_whole(target):  # another process may have been faster
-                    pack(source, target, files=files, progress=progress)
+                    pack(source, target, files=files, progress=progress, dense=dense)
                     if source.stamps() != opened:
                         target.unlink(missing_ok=True)
                         raise ModelFileError(f"{path}: the checkpoint changed while it was converted; try again")
@@ -100,9 +103,10 @@ def _stamps(folder: Path) -> list[FileStamp]:
     return [FileStamp(name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in found]
 
 
-def _key(files: list[SourceFile]) -> str:
+def _key(files: list[SourceFile], dense: bool) -> str:
     rows = sorted((file.name, file.bytes, file.sha256) for file in files)
-    return hashlib.sha256(msgspec.json.encode([CONVERTER_VERSION, FORMAT_VERSION, rows])).hexdigest()[:32]
+    named = [CONVERTER_VERSION, FORMAT_VERSION, rows] + (["dense"] if dense else [])
+    return hashlib.sha256(msgspec.json.encode(named)).hexdigest()[:32]
 
 
 def _is_whole(target: Path) -> bool:
@@ -134,7 +138,7 @@ def _hashed(source: Source, index: Path, stamps: list[FileStamp]) -> list[Source
 
 
 @contextlib.contextmanager
-def _lock(target: Path) -> Iterator[None]:
+def lock(target: Path) -> Iterator[None]:
     """Hold the target's lock file, waiting for another process's conversion. Raises SettingsError if it cannot be made."""
     path = target.with_name(target.name + ".lock")
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import IntEnum
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -63,7 +63,11 @@ class Layout(IntEnum):
     I8 = 2
     T2_P64G4 = 3
     I16_P16G4 = 4
+    T5_P64G4 = 5
 
+
+WeightsName = Literal["auto", "fast", "dense"]
+"""How ternary weights are packed: four in a byte, five, or whichever suits (model/weights.py)."""
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 TokenId = Annotated[int, Meta(ge=0, lt=2**31)]
@@ -191,6 +195,9 @@ def layout_bytes(layout: Layout, n: int, k: int) -> int:
         return n * k
     if layout is Layout.T2_P64G4:
         return _round_up(n, 64) * _round_up(k, 64) // 4
+    if layout is Layout.T5_P64G4:
+        blocks, left_over = divmod(_round_up(k, 64) // 4, 5)
+        return _round_up(n, 64) * (4 * blocks + left_over)
     return 2 * _round_up(n, 16) * _round_up(k, 64)
 
 
@@ -198,6 +205,11 @@ def weights_digest(architecture: Architecture, tensors: Iterable[Tensor]) -> str
     """Return the SHA-256 that names a model's weights: dimensions and every tensor's identity, in table order, but not its place."""
     rows = [(t.kind, t.layer, t.layout, t.layout_version, t.n, t.k, t.scale, t.sha256) for t in tensors]
     return hashlib.sha256(msgspec.json.encode([architecture, rows])).hexdigest()
+
+
+def layout_fits(kind: TensorKind, layout: Layout) -> bool:
+    """Tell whether the library reads a ternary tensor of this kind in this layout."""
+    return kind in TERNARY_KINDS and layout in (Layout.T2_P64G4, Layout.T5_P64G4)
 
 
 class TensorSpec(NamedTuple):
@@ -215,8 +227,9 @@ class TensorSpec(NamedTuple):
         return layout_bytes(self.layout, self.n, self.k)
 
 
-def expected_tensors(architecture: Architecture, *, tied_head: bool) -> Iterator[TensorSpec]:
-    """Yield every tensor that a model of these dimensions has, in file order."""
+def expected_tensors(architecture: Architecture, *, tied_head: bool, dense: bool = False) -> Iterator[TensorSpec]:
+    """Yield every tensor that a model of these dimensions has, in file order. ``dense``: ternary weights five in a byte."""
+    ternary = Layout.T5_P64G4 if dense else Layout.T2_P64G4
     a, kind = architecture, TensorKind
     q_size, kv_size = a.n_heads * a.head_dim, a.n_kv_heads * a.head_dim
     planes, f32 = Layout.I16_P16G4, Layout.F32
@@ -235,7 +248,7 @@ def expected_tensors(architecture: Architecture, *, tied_head: bool) -> Iterator
             (kind.UP, a.intermediate, a.hidden),
             (kind.DOWN, a.hidden, a.intermediate),
         ):
-            yield TensorSpec(part, layer, Layout.T2_P64G4, n, k)
+            yield TensorSpec(part, layer, ternary, n, k)
         yield TensorSpec(kind.NORM_FFN, layer, f32, a.hidden, 1)
         if a.sub_norms:
             yield TensorSpec(kind.NORM_ATTN_SUB, layer, f32, q_size, 1)

@@ -52,12 +52,13 @@ def pack(
     files: list[SourceFile] | None = None,
     progress: Progress | None = None,
     n_threads: int | None = None,
+    dense: bool = False,
 ) -> Header:
     """Convert ``source`` into the packed file ``target``, whole or not at all. The caller holds the target's lock.
 
-    ``files``: the source's files if they were hashed already. Raises ModelFileError, also for a full disk.
+    ``files``: the source's files if they were hashed already; ``dense``: ternary weights five in a byte. Raises ModelFileError, also for a full disk.
     """
-    specs = list(expected_tensors(source.description.architecture, tied_head=source.tied_head))
+    specs = list(expected_tensors(source.description.architecture, tied_head=source.tied_head, dense=dense))
     needed = packed_file_bytes(specs, len(source.description.tokenizer))
     partial = target.with_name(target.name + PARTIAL_SUFFIX)
     try:
@@ -98,7 +99,7 @@ def _write(
         progress(f"packing {spec.kind.name.lower()}", done, total)
         if spec.kind in TERNARY_KINDS:
             codes, scale = source.linear(spec.kind, spec.layer)
-            writer.add_tensor(spec, [pack_ternary(codes).data], scale)
+            writer.add_tensor(spec, [pack_ternary(codes, spec.layout).data], scale)
         elif spec.kind in _SHIFT_OF:
             shifts[_SHIFT_OF[spec.kind]] = _pack_rows(source, fd, spec, writer)
         elif spec.kind in shifts:

@@ -41,6 +41,7 @@ from tritserve.model.header import (
     TensorKind,
     expected_tensors,
     layout_bytes,
+    layout_fits,
     weights_digest,
 )
 
@@ -230,6 +231,8 @@ def _check_table(header: Header) -> None:
         tensor = found.get((spec.kind, spec.layer))
         if tensor is None:
             raise ModelFileError(f"tensor {spec.kind.name} of layer {spec.layer} is missing")
+        if layout_fits(spec.kind, tensor.layout):
+            spec = spec._replace(layout=tensor.layout)
         got = (tensor.layout, tensor.layout_version, tensor.n, tensor.k, tensor.bytes)
         expected = (spec.layout, 1, spec.n, spec.k, spec.bytes)
         if got != expected:

@@ -1,4 +1,4 @@
-"""Published model shapes by name, and models of a shape with random weights: for benchmarks and tests, without a download.
+"""Published and larger model shapes by name, and models of a shape with random weights: for benchmarks and tests, without a download.
 
 Speed depends on the shape and on how many activations squared ReLU zeroes, not on what the weights say, so a random model of 2B4T's
 shape measures the real one's steps. It says nothing sensible.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import msgspec
 import numpy as np
@@ -18,6 +18,7 @@ from tritserve.model.header import (
     Activation,
     Architecture,
     Header,
+    Layout,
     Provenance,
     SpecialTokens,
     TensorKind,
@@ -28,6 +29,7 @@ from tritserve.model.header import (
 from tritserve.model.known_answer import compute_known_answer
 from tritserve.model.packed_writer import PackedWriter
 from tritserve.model.rope import rope_tables
+from tritserve.native.packing import pack_dense
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +49,8 @@ class Shape:
     architecture: Architecture
     rope_theta: float
     tied_head: bool = True
+    only_dense: bool = False
+    """Too large for anything but the dense packing on the machines that it is meant for."""
 
 
 def _shape(
@@ -60,6 +64,7 @@ def _shape(
     theta: float,
     eps: float = 1e-5,
     bitnet: bool = True,
+    only_dense: bool = False,
 ) -> Shape:
     """``heads``: query heads, KV heads, head_dim. ``bitnet``: squared ReLU, sub-norms and a tied head; else Llama's graph."""
     n_heads, n_kv_heads, head_dim = heads
@@ -76,7 +81,7 @@ def _shape(
         sub_norms=bitnet,
         norm_eps=eps,
     )
-    return Shape(architecture, theta, tied_head=bitnet)
+    return Shape(architecture, theta, tied_head=bitnet, only_dense=only_dense)
 
 
 # hidden, intermediate, layers, (heads, kv heads, head_dim), vocab, positions; from the published config.json files
@@ -85,6 +90,9 @@ SHAPES = {
     "llama3-8b-1.58": _shape(4096, 14_336, 32, (32, 8, 128), 128_256, 8192, theta=5e5, bitnet=False),
     "falcon3-1b-1.58": _shape(2048, 8192, 18, (8, 4, 256), 131_072, 8192, theta=1_000_042.0, eps=1e-6, bitnet=False),
     "falcon3-7b-1.58": _shape(3072, 23_040, 28, (12, 4, 256), 131_072, 8192, theta=1_000_042.0, eps=1e-6, bitnet=False),
+    # not published: 2B4T's graph at the widths of the largest Llamas; 28.1 and 100.7 billion ternary weights
+    "bitnet-30b": _shape(6656, 17_920, 60, (52, 13, 128), 128_256, 4096, theta=5e5),
+    "bitnet-100b": _shape(12_288, 33_792, 64, (96, 8, 128), 128_256, 4096, theta=5e5, only_dense=True),
     # no model, for tests: the first two exercise every padding, the third is large enough to time a step
     "tiny": _shape(64, 96, 2, (4, 2, 16), 259, 256, theta=1e4),
     "tiny-llama": _shape(60, 100, 2, (6, 3, 10), 262, 128, theta=1e4, bitnet=False),
@@ -93,19 +101,26 @@ SHAPES = {
 
 
 def write_random_model(
-    path: Path, shape: Shape, seed: int = 0, *, known_answer: bool = False, tokenizer: bytes | None = None
+    path: Path,
+    shape: Shape,
+    seed: int = 0,
+    *,
+    dense: bool = False,
+    known_answer: bool = False,
+    tokenizer: bytes | None = None,
 ) -> Header:
-    """Write a valid ``.trit`` of a shape with random weights, fast: a few MB of random valid bytes are repeated at shifting offsets.
+    """Write a valid ``.trit`` of a shape with random weights, fast: a few MB of random valid bytes are repeated at shifting offsets, so
+    that any size is written in little memory.
 
     ``known_answer``: also run the self-test's tokens through the plain C path (seconds at 2B4T's size). The caller chose
     ``path``; it is overwritten.
     """
     architecture = shape.architecture
     rng = np.random.default_rng(seed)
-    specs = list(expected_tensors(architecture, tied_head=shape.tied_head))
+    specs = list(expected_tensors(architecture, tied_head=shape.tied_head, dense=dense))
     tile_bytes = min(_TILE_BYTES, max(spec.bytes for spec in specs) // 64 * 64 + 4096)
     fields = _CODES[rng.integers(0, _CODES.size, size=(4, tile_bytes), dtype=np.uint8)]
-    codes = fields[0] | fields[1] << 2 | fields[2] << 4 | fields[3] << 6
+    tiles = _Tiles.of(fields, rng)
     planes = rng.integers(-128, 128, size=tile_bytes, dtype=np.int8).view(np.uint8)
     cos, sin = rope_tables(architecture.max_positions, architecture.head_dim, shape.rope_theta)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
@@ -114,7 +129,7 @@ def write_random_model(
         for spec in specs:
             if spec.kind in TERNARY_KINDS:
                 scale = float(np.float32(1.2 / spec.k**0.5))
-                writer.add_tensor(spec, _ternary_chunks(codes, spec, rng), scale)
+                writer.add_tensor(spec, _ternary_chunks(tiles, spec, rng), scale)
             elif spec.kind in (TensorKind.EMBED, TensorKind.HEAD):
                 writer.add_tensor(spec, _plane_chunks(planes, spec, rng))
             else:
@@ -160,21 +175,48 @@ def _tiled(tile: NDArray[np.uint8], count: int, rng: np.random.Generator) -> Ite
         yield piece
 
 
-def _ternary_chunks(tile: NDArray[np.uint8], spec: TensorSpec, rng: np.random.Generator) -> Iterator[memoryview]:
+class _Tiles(NamedTuple):
+    """Random bytes of ternary codes: four codes each; dense with five; dense with four and 1 as the fifth."""
+
+    codes: NDArray[np.uint8]
+    fives: NDArray[np.uint8]
+    fours: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, fields: NDArray[np.uint8], rng: np.random.Generator) -> Self:
+        """Pack the four rows of ``fields``."""
+        fifth = _CODES[rng.integers(0, _CODES.size, size=fields.shape[1], dtype=np.uint8)]
+        four = np.array([1, 3, 9, 27], dtype=np.int32) @ fields.astype(np.int32)
+        codes = fields[0] | fields[1] << 2 | fields[2] << 4 | fields[3] << 6
+        return cls(codes, _dense(four + 81 * fifth.astype(np.int32)), _dense(four + 81))
+
+
+def _dense(value: NDArray[np.int32]) -> NDArray[np.uint8]:
+    return ((256 * value + 242) // 243).astype(np.uint8)
+
+
+def _ternary_chunks(tiles: _Tiles, spec: TensorSpec, rng: np.random.Generator) -> Iterator[memoryview]:
     """Random codes; outputs and inputs beyond the shape are weight 0 (code 1), as the layout demands."""
+    dense = spec.layout is Layout.T5_P64G4
     pad_k, groups = -spec.k % 64, (spec.k + 63) // 64 * 16
     panel_bytes = groups * 64
     full_panels = spec.n // 64 if pad_k == 0 else 0
-    for piece in _tiled(tile, full_panels * panel_bytes, rng):
-        yield piece.data
+    if dense:
+        for _ in range(full_panels):
+            for piece in (*_tiled(tiles.fives, groups // 5 * 256, rng), *_tiled(tiles.fours, groups % 5 * 64, rng)):
+                yield piece.data
+    else:
+        for piece in _tiled(tiles.codes, full_panels * panel_bytes, rng):
+            yield piece.data
     for first in range(full_panels * 64, spec.n, 64):
-        panel = np.concatenate(list(_tiled(tile, panel_bytes, rng))).reshape(groups, 16, 4)
+        panel = np.concatenate(list(_tiled(tiles.codes, panel_bytes, rng))).reshape(groups, 16, 4)
         inputs = (4 * np.arange(groups)[:, None, None] + np.arange(4)) >= spec.k
         for field in range(4):
             outputs = (first + 16 * field + np.arange(16))[None, :, None] >= spec.n
             mask = np.uint8(3 << 2 * field)
             panel = np.where(inputs | outputs, panel & ~mask | np.uint8(1 << 2 * field), panel)
-        yield np.ascontiguousarray(panel).data
+        packed = np.ascontiguousarray(panel)
+        yield pack_dense(packed.reshape(-1), 64, spec.k).data if dense else packed.data
 
 
 def _plane_chunks(tile: NDArray[np.uint8], spec: TensorSpec, rng: np.random.Generator) -> Iterator[memoryview]:

@@ -17,6 +17,7 @@ LAYOUT_F32 = 1
 LAYOUT_I8 = 2
 LAYOUT_T2_P64G4 = 3
 LAYOUT_I16_P16G4 = 4
+LAYOUT_T5_P64G4 = 5
 HEAD_PANEL = lib.TRIT_HEAD_PANEL
 
 
@@ -27,13 +28,31 @@ def layout_bytes(layout: int, n: int, k: int) -> int:
     return lib.trit_layout_bytes(layout, n, k)
 
 
-def pack_ternary(codes: NDArray[np.int8], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """Pack (n, k) int8 codes in {-1, 0, 1} to T2_P64G4 bytes, into ``out`` if given. Raises NativeError."""
+def pack_ternary(codes: NDArray[np.int8], layout: int = LAYOUT_T2_P64G4) -> NDArray[np.uint8]:
+    """Pack (n, k) int8 codes in {-1, 0, 1} to the bytes of a ternary layout. Raises NativeError."""
     n, k = codes.shape
-    packed = np.empty(layout_bytes(LAYOUT_T2_P64G4, n, k), dtype=np.uint8) if out is None else out
+    packed = np.empty(layout_bytes(LAYOUT_T2_P64G4, n, k), dtype=np.uint8)
     error = new_error()
     source, target = view("codes", codes, np.int8, (n, k)), view("out", packed, np.uint8, (None,), writable=True)
     check(lib.trit_pack_ternary(source, n, k, target, packed.size, error), error)
+    return pack_dense(packed, n, k) if layout == LAYOUT_T5_P64G4 else packed
+
+
+def pack_dense(packed: NDArray[np.uint8], n: int, k: int) -> NDArray[np.uint8]:
+    """Turn T2_P64G4 bytes of (n, k) into T5_P64G4 bytes. Raises NativeError if a code is 3."""
+    dense = np.empty(layout_bytes(LAYOUT_T5_P64G4, n, k), dtype=np.uint8)
+    error = new_error()
+    source, target = view("packed", packed, np.uint8, (None,)), view("out", dense, np.uint8, (None,), writable=True)
+    check(lib.trit_pack_dense(source, packed.size, n, k, target, dense.size, error), error)
+    return dense
+
+
+def unpack_dense(dense: NDArray[np.uint8], n: int, k: int) -> NDArray[np.uint8]:
+    """Invert pack_dense. Raises NativeError for a byte that never occurs."""
+    packed = np.empty(layout_bytes(LAYOUT_T2_P64G4, n, k), dtype=np.uint8)
+    error = new_error()
+    source, target = view("dense", dense, np.uint8, (None,)), view("out", packed, np.uint8, (None,), writable=True)
+    check(lib.trit_unpack_dense(source, dense.size, n, k, target, packed.size, error), error)
     return packed
 
 

@@ -1,17 +1,21 @@
 """`tritserve bench`: the object it prints, what it refuses, and that a random model is written once."""
 
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from tritserve.cli import bench as bench_module
-from tritserve.cli.bench import app, random_model
+from tritserve.cli.bench import app
 from tritserve.cli.bench_limits import Limits, buffer_bytes
 from tritserve.cli.bench_measure import Plan, measure_steps
-from tritserve.errors import SettingsError
+from tritserve.cli.bench_shape import random_model
+from tritserve.errors import ModelFileError, SettingsError
 from tritserve.isa import Isa
+from tritserve.model.header import TERNARY_KINDS
 from tritserve.model.packed_file import open_packed
 
 ROW_KEYS = [
@@ -118,7 +122,33 @@ def test_random_model_is_written_once_and_its_name_carries_shape_and_version(tmp
     first.write_bytes(first.read_bytes()[:-1])  # an interrupted copy
     assert random_model("tiny", tmp_path, said.append) == first
     open_packed(first).close()
-    assert [path.name for path in tmp_path.iterdir()] == [first.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [first.name, f"{first.name}.lock"]
+
+
+def test_dense_weights_are_a_file_of_their_own_and_a_fifth_smaller(tmp_path: Path) -> None:
+    fast = random_model("small", tmp_path, lambda _: None, "fast")
+    dense = random_model("small", tmp_path, lambda _: None, "dense")
+    assert fast != dense
+    assert random_model("small", tmp_path, lambda _: None) == fast
+    with open_packed(fast) as first, open_packed(dense) as second:
+        bodies = [sum(t.bytes for t in each.header.tensors if t.kind in TERNARY_KINDS) for each in (first, second)]
+    assert 0.80 <= bodies[1] / bodies[0] < 0.81
+
+
+def test_a_shape_that_comes_dense_only_is_refused_otherwise(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--shape bitnet-100b comes with --weights dense only"):
+        random_model("bitnet-100b", tmp_path, lambda _: None, "fast")
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=1000, f_frsize=4096))
+    with pytest.raises(
+        ModelFileError, match=r"4,096,000 bytes are free, but the random model needs 2\d,\d{3},\d{3},\d{3}"
+    ):
+        random_model("bitnet-100b", tmp_path, lambda _: None, "dense")
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_buffer_exceeds_the_caches_but_not_the_memory() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from layouts import head_planes, ternary_panels
+from layouts import dense_panels, head_planes, ternary_panels
 
 from tritserve.model.header import Layout, layout_bytes
 from tritserve.model.random_checkpoint import pack_hf
@@ -33,6 +33,15 @@ def test_native_ternary_packing_equals_the_numpy_reading(shape: tuple[int, int])
     assert np.array_equal(packed, ternary_panels(codes))
     assert np.array_equal(packing.unpack_ternary(packed, *shape), codes)
     assert packed.size == layout_bytes(Layout.T2_P64G4, *shape)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_native_dense_packing_equals_the_numpy_reading(shape: tuple[int, int]) -> None:
+    codes = np.random.default_rng(2).integers(-1, 2, shape, dtype=np.int8)
+    dense = packing.pack_ternary(codes, packing.LAYOUT_T5_P64G4)
+    assert np.array_equal(dense, dense_panels(codes))
+    assert np.array_equal(packing.unpack_dense(dense, *shape), packing.pack_ternary(codes))
+    assert dense.size == layout_bytes(Layout.T5_P64G4, *shape)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -15,9 +15,12 @@ from tritserve.native.packing import (
     LAYOUT_I8,
     LAYOUT_I16_P16G4,
     LAYOUT_T2_P64G4,
+    LAYOUT_T5_P64G4,
     layout_bytes,
+    pack_dense,
     pack_head,
     pack_ternary,
+    unpack_dense,
     unpack_hf,
     unpack_ternary,
 )
@@ -74,6 +77,12 @@ def test_impossible_input_is_refused() -> None:
         pack_ternary(np.full((4, 4), 2, dtype=np.int8))
     with pytest.raises(NativeError, match="code 3"):
         unpack_ternary(np.full(layout_bytes(LAYOUT_T2_P64G4, 4, 4), 255, dtype=np.uint8), 4, 4)
+    with pytest.raises(NativeError, match="code 3"):
+        pack_dense(np.full(layout_bytes(LAYOUT_T2_P64G4, 4, 4), 255, dtype=np.uint8), 4, 4)
+    with pytest.raises(NativeError, match="never occurs"):
+        unpack_dense(np.full(layout_bytes(LAYOUT_T5_P64G4, 4, 4), 1, dtype=np.uint8), 4, 4)
+    with pytest.raises(NativeError, match="expected 1024 and 832"):
+        unpack_dense(np.zeros(5, dtype=np.uint8), 4, 4)
     with pytest.raises(NativeError, match="expected"):
         unpack_ternary(np.zeros(5, dtype=np.uint8), 4, 4)
     with pytest.raises(ValueError, match="byte rows"):

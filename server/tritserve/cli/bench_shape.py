@@ -1,0 +1,79 @@
+"""The packed models of shapes that ``tritserve bench --shape`` measures: random weights, written once."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from tritserve.cli.locate import command_settings
+from tritserve.errors import ModelFileError, SettingsError
+from tritserve.machine import read_machine
+from tritserve.model.cache import lock
+from tritserve.model.header import CONVERTER_VERSION, expected_tensors
+from tritserve.model.packed_file import FORMAT_VERSION, open_packed
+from tritserve.model.packed_writer import packed_file_bytes
+from tritserve.model.shapes import SHAPES, Shape, write_random_model
+from tritserve.model.weights import ROOM_BYTES
+from tritserve.settings import writable_cache_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tritserve.model.header import WeightsName
+
+
+def random_model(name: str, cache_dir: Path | None, say: Callable[[str], None], weights: WeightsName = "auto") -> Path:
+    """Return the packed model of a shape with random weights, written once into the cache folder. Raises ServerError."""
+    shape = SHAPES.get(name)
+    if shape is None:
+        raise SettingsError(f"--shape {name} is not known; there are: {', '.join(SHAPES)}")
+    available = read_machine().available_bytes
+    dense = weights == "dense" or (weights == "auto" and _file_bytes(shape, dense=False) + ROOM_BYTES > available)
+    if shape.only_dense and not dense:
+        raise SettingsError(
+            f"--shape {name} comes with --weights dense only: it would be {_file_bytes(shape, dense=False):,} bytes"
+        )
+    folder = writable_cache_dir(command_settings(cache_dir))
+    packing = "-dense" if dense else ""
+    target = folder / f"random-{name}{packing}-v{FORMAT_VERSION}.{CONVERTER_VERSION}.trit"
+    if not _is_whole(target):
+        with lock(target):
+            if not _is_whole(target):
+                _write(target, shape, dense, say)
+    if _file_bytes(shape, dense=dense) > available:
+        say(
+            f"{available:,} bytes of memory are available, less than the model: steps will be read from disk, not from memory"
+        )
+    return target
+
+
+def _write(target: Path, shape: Shape, dense: bool, say: Callable[[str], None]) -> None:
+    partial = target.with_name(f"{target.name}.partial")
+    needed = _file_bytes(shape, dense=dense)
+    try:
+        partial.unlink(missing_ok=True)  # of an interrupted run
+        stats = os.statvfs(target.parent)
+        if stats.f_bavail * stats.f_frsize < needed:
+            raise ModelFileError(
+                f"{target.parent}: {stats.f_bavail * stats.f_frsize:,} bytes are free, but the random model needs {needed:,}"
+            )
+        say(f"writing {needed:,} bytes of random weights, once: {target}")
+        write_random_model(partial, shape, dense=dense)
+        os.replace(partial, target)
+    except OSError as error:
+        raise ModelFileError(f"{target}: cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _file_bytes(shape: Shape, *, dense: bool) -> int:
+    return packed_file_bytes(expected_tensors(shape.architecture, tied_head=shape.tied_head, dense=dense), 0)
+
+
+def _is_whole(target: Path) -> bool:
+    try:
+        open_packed(target).close()
+    except ModelFileError:
+        return False
+    return True
