@@ -8,6 +8,7 @@
 /* One ternary linear, y (n) = W (n, k) x (k). */
 typedef struct trit_linear {
     const uint8_t *w;
+    int32_t layout; /* TRIT_LAYOUT_T2_P64G4 or TRIT_LAYOUT_T5_P64G4 */
     size_t n, k;
     size_t groups;   /* padded k / 4 */
     size_t n_panels; /* panels of 64 outputs */
@@ -36,6 +37,7 @@ struct trit_model {
     const float *norm_final;
     const float *rope_cos, *rope_sin; /* (max_positions, head_dim / 2) */
     trit_planes embed, head;          /* head = embed when tied */
+    size_t widest_dense;              /* groups of the widest linear in T5_P64G4, 0: there is none */
     uint64_t body_bytes, head_bytes;
     uint64_t fingerprint; /* of the arch, the table and samples of the contents: whose KV is this? */
 };

@@ -31,6 +31,19 @@ typedef void trit_ternary_fn(const int8_t *restrict x, size_t x_stride, const in
                              const float *restrict row_scale, float *restrict y, size_t y_stride);
 
 /*
+ * The same over T5_P64G4: gemv_dense. For more rows, expand writes one panel as T2_P64G4 (groups * 64 bytes, t2) for gemm. All bytes are
+ * read as the digits of floor(243 byte / 256), those that never occur too.
+ */
+typedef void trit_expand_fn(const uint8_t *restrict panel_w, size_t groups, uint8_t *restrict t2);
+
+/* Groups of a block, and vectors of 64 bytes that a panel of T5_P64G4 takes. */
+enum { TRIT_DENSE_GROUPS = 5, TRIT_DENSE_VECTORS = 4 };
+static inline size_t trit_dense_vectors(size_t groups)
+{
+    return groups / TRIT_DENSE_GROUPS * TRIT_DENSE_VECTORS + groups % TRIT_DENSE_GROUPS;
+}
+
+/*
  * Output head: one byte plane, panels [panel0, panel1) of 16 vocabulary rows of I16_P16G4. A logit is 256 times the dot with the high
  * plane plus the dot with the low one; which planes of which panels are read is the caller's choice (screen.h).
  *   h (M, h_stride) int16: hidden rows; h_hi, h_lo (M, h_stride) int8: their balanced byte planes, h = 256 * h_hi + h_lo. A kernel reads
@@ -61,7 +74,7 @@ typedef void trit_qk_fn(const int16_t *restrict q, size_t q_stride, size_t n_q, 
 typedef void trit_av_fn(const int16_t *restrict a, size_t n_q, const int16_t *const *restrict v_blocks, size_t n_blocks,
                         size_t head_dim, int32_t *restrict acc, size_t acc_stride, const void *const *ahead);
 
-/* 1 if no two-bit field of the bytes is 3. bytes a multiple of 64. */
+/* 1 if no byte is one that never occurs in the layout (T2_P64G4: a field of 3; dense_valid: T5_P64G4). bytes a multiple of 64. */
 typedef int trit_codes_valid_fn(const uint8_t *w, size_t bytes);
 
 /*
@@ -103,14 +116,17 @@ typedef struct trit_row_ops {
 } trit_row_ops;
 
 /* O(op, type): everything an instruction set can bring a kernel for. The reference has all of them. */
-#define TRIT_OPS(O)          \
-    O(gemv, trit_ternary_fn) \
-    O(few, trit_ternary_fn)  \
-    O(gemm, trit_ternary_fn) \
-    O(head, trit_head_fn)    \
-    O(qk, trit_qk_fn)        \
-    O(av, trit_av_fn)        \
-    O(codes_valid, trit_codes_valid_fn)
+#define TRIT_OPS(O)                     \
+    O(gemv, trit_ternary_fn)            \
+    O(few, trit_ternary_fn)             \
+    O(gemm, trit_ternary_fn)            \
+    O(head, trit_head_fn)               \
+    O(qk, trit_qk_fn)                   \
+    O(av, trit_av_fn)                   \
+    O(codes_valid, trit_codes_valid_fn) \
+    O(gemv_dense, trit_ternary_fn)      \
+    O(expand, trit_expand_fn)           \
+    O(dense_valid, trit_codes_valid_fn)
 
 typedef enum trit_op {
 #define O(op, type) TRIT_OP_##op,

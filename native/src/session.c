@@ -104,6 +104,11 @@ static trit_status allocate(trit_session *s, trit_error *err)
         s->threads[i].row = trit_alloc(widest_input(&s->model->arch), sizeof(float));
         if (s->threads[i].row == NULL)
             return trit_fail(err, TRIT_ERR_MEMORY, "no memory for the scratch row of thread %zu", i);
+        if (s->model->widest_dense != 0) {
+            s->threads[i].panel = trit_alloc(s->model->widest_dense, 64);
+            if (s->threads[i].panel == NULL)
+                return trit_fail(err, TRIT_ERR_MEMORY, "no memory for an expanded panel of thread %zu", i);
+        }
         status = trit_attention_scratch_create(&s->threads[i].attention, &s->model->arch, err);
         if (status != TRIT_OK)
             return status;
@@ -160,6 +165,7 @@ void trit_session_tear_down(trit_session *s)
     for (size_t i = 0; s->threads != NULL && i < s->n_threads; i++) {
         trit_attention_scratch_destroy(&s->threads[i].attention);
         trit_free(s->threads[i].row);
+        trit_free(s->threads[i].panel);
     }
     trit_attention_plan_destroy(&s->plan);
     for (size_t i = TRIT_SESSION_ARRAYS; i-- > 0;)

@@ -6,9 +6,11 @@
 #include "sampler.h"
 #include "thread_pool.h"
 
-/* Float scratch of one thread: a row as wide as any, and attention over one tile. */
+/* Scratch of one thread: a float row as wide as any, an expanded panel of the widest dense linear (NULL if there is none), and attention
+ * over one tile. */
 typedef struct trit_thread_scratch {
     float *row;
+    uint8_t *panel;
     trit_attention_scratch attention;
 } trit_thread_scratch;
 

@@ -124,9 +124,23 @@ MODEL __m512i _mm512_xor_si512(__m512i a, __m512i b)
     return a;
 }
 
+/* Byte by byte: the carry stays in its byte. */
+MODEL __m512i _mm512_add_epi8(__m512i a, __m512i b)
+{
+    EACH_DWORD a.dword[i] =
+        ((a.dword[i] & 0x7f7f7f7fu) + (b.dword[i] & 0x7f7f7f7fu)) ^ ((a.dword[i] ^ b.dword[i]) & 0x80808080u);
+    return a;
+}
+
 MODEL __m512i _mm512_add_epi32(__m512i a, __m512i b)
 {
     EACH_DWORD a.dword[i] += b.dword[i];
+    return a;
+}
+
+MODEL __m512i _mm512_sub_epi32(__m512i a, __m512i b)
+{
+    EACH_DWORD a.dword[i] -= b.dword[i];
     return a;
 }
 

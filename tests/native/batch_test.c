@@ -191,7 +191,7 @@ static void check_sample(void)
     CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_sample(logits, VOCAB, p, -2, 0, &choice, err));
     CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_sample(logits, VOCAB, p, VOCAB, 0, &choice, err));
     CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_sample(logits, VOCAB, p, -1, 21, &choice, err));
-    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_sample(logits, VOCAB, p, -1, -1, &choice, err));
+    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_sample(logits, VOCAB, p, -1, -2, &choice, err));
     CHECK_REFUSED(TRIT_ERR_ARGUMENT,
                   trit_sample(logits, 100, p, -1, 0, &choice, err)); /* ids of the history are past it */
     for (size_t i = 0; i < sizeof hostile / sizeof hostile[0]; i++)

@@ -129,7 +129,12 @@ typedef enum trit_layout {
     TRIT_LAYOUT_T2_P64G4 = 3,
     /* int16 in balanced byte planes: the whole high plane, then the whole low plane. A plane: panels of 16 rows x groups of 4
      * inputs; 64-byte vectors [16 rows][4 inputs] int8; vectors of a panel adjacent. Rows padded to 16, inputs to 64, with 0. */
-    TRIT_LAYOUT_I16_P16G4 = 4
+    TRIT_LAYOUT_I16_P16G4 = 4,
+    /* Ternary, dense: five codes (0, 1, 2) in a byte, 1.6 bits a weight. A panel takes four 64-byte vectors for every five groups of
+     * T2_P64G4, and one for each of the up to four groups left over. Byte b of vector j of five groups: the four fields of byte b of
+     * group j, and field j of byte b of the fifth group, as V = 81 * fifth + 27 * field 3 + 9 * field 2 + 3 * field 1 + field 0, stored as
+     * ceil(256 V / 243). The fifth of a group left over is 1. 13 byte values never occur. */
+    TRIT_LAYOUT_T5_P64G4 = 5
 } trit_layout;
 
 typedef struct trit_tensor {
@@ -167,6 +172,11 @@ trit_status trit_pack_ternary(const int8_t *codes, int64_t n, int64_t k, uint8_t
                               trit_error *err);
 trit_status trit_unpack_ternary(const uint8_t *packed, uint64_t bytes, int64_t n, int64_t k, int8_t *codes,
                                 trit_error *err);
+/* TRIT_LAYOUT_T2_P64G4 bytes of (n, k) -> TRIT_LAYOUT_T5_P64G4, and back. */
+trit_status trit_pack_dense(const uint8_t *t2, uint64_t t2_bytes, int64_t n, int64_t k, uint8_t *out,
+                            uint64_t out_bytes, trit_error *err);
+trit_status trit_unpack_dense(const uint8_t *dense, uint64_t bytes, int64_t n, int64_t k, uint8_t *t2,
+                              uint64_t t2_bytes, trit_error *err);
 /* Hugging Face's packed bytes (ceil(n / 4), k): row r in byte row r % q, bits 2 * (r / q), q = ceil(n / 4) -> codes (n, k). */
 trit_status trit_unpack_hf(const uint8_t *bytes, int64_t n, int64_t k, int8_t *codes, trit_error *err);
 /* Float rows [row0, row0 + n_rows) of a (n, k) matrix into their places of TRIT_LAYOUT_I16_P16G4; row0 a multiple of 16.

@@ -13,6 +13,15 @@
 #include <stdint.h>
 #include <string.h>
 
+/* The prefix of the 256-bit dot product instructions: two encodings, of processors that mostly have but one of them. */
+#if defined(TRIT_MODEL)
+#include "vnni256_model.h"
+#elif defined(__AVXVNNI__)
+#define VNNI "%{vex%} "
+#elif defined(__AVX512VNNI__)
+#define VNNI ""
+#endif
+
 enum { TILE_ROWS = 6 };
 
 /* Sums of one row for both vectors. */
@@ -89,13 +98,22 @@ static inline void add_bytes(__m256i *acc, __m256i codes, __m256i inputs)
                      : [codes] "x"(codes), [inputs] "x"(inputs));
 }
 
-/* acc += pairs of int16 products, in int32. */
+/*
+ * acc += pairs of int16 products, in int32: a product and a sum with AVX2, one instruction with VNNI, for which the folders avxvnni and
+ * avx512vnni256 compile qk, av and head again.
+ */
 static inline void add_words(__m256i *acc, __m256i a, __m256i b)
 {
+#if defined(TRIT_MODEL)
+    *acc = model_dpwssd(*acc, a, b);
+#elif defined(VNNI)
+    __asm__(VNNI "vpdpwssd %[b], %[a], %[acc]" : [acc] "+v"(*acc) : [a] "v"(a), [b] "v"(b));
+#else
     __m256i pairs;
     __asm__ volatile("vpmaddwd %[a], %[b], %[pairs]\n\tvpaddd %[pairs], %[acc], %[acc]"
                      : [acc] "+x"(*acc), [pairs] "=&x"(pairs)
                      : [a] "x"(a), [b] "x"(b));
+#endif
 }
 
 /*
@@ -111,5 +129,17 @@ FLATTEN void add_row_words(tile_row *row, __m256i first, __m256i second, const v
                      : [sum1] "+x"(row->first), [sum2] "+x"(row->second), [pair] "=&x"(pair), [products] "=&x"(products)
                      : [words] "m"(*(const char(*)[4])words), [first] "x"(first), [second] "x"(second));
 }
+
+#if defined(TRIT_MODEL) || defined(VNNI)
+/* acc += four products of unsigned and signed bytes per lane. As assembly, in place: gcc 12 copies the accumulator of the intrinsic. */
+static inline void add_dots(__m256i *acc, __m256i codes, __m256i inputs)
+{
+#ifdef TRIT_MODEL
+    *acc = model_dpbusd(*acc, codes, inputs);
+#else
+    __asm__(VNNI "vpdpbusd %[inputs], %[codes], %[acc]" : [acc] "+v"(*acc) : [codes] "v"(codes), [inputs] "v"(inputs));
+#endif
+}
+#endif
 
 #endif
