@@ -122,12 +122,18 @@ static inline void add_words(__m256i *acc, __m256i a, __m256i b)
  */
 FLATTEN void add_row_words(tile_row *row, __m256i first, __m256i second, const void *words)
 {
+#if defined(TRIT_MODEL) || defined(VNNI)
+    __m256i pair = broadcast(words);
+    add_words(&row->first, first, pair);
+    add_words(&row->second, second, pair);
+#else
     __m256i pair, products;
     __asm__ volatile("vpbroadcastd %[words], %[pair]\n\t"
                      "vpmaddwd %[pair], %[first], %[products]\n\tvpaddd %[products], %[sum1], %[sum1]\n\t"
                      "vpmaddwd %[pair], %[second], %[pair]\n\tvpaddd %[pair], %[sum2], %[sum2]"
                      : [sum1] "+x"(row->first), [sum2] "+x"(row->second), [pair] "=&x"(pair), [products] "=&x"(products)
                      : [words] "m"(*(const char(*)[4])words), [first] "x"(first), [second] "x"(second));
+#endif
 }
 
 #if defined(TRIT_MODEL) || defined(VNNI)
