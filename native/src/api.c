@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "batch.h"
+#include "ffn.h"
 #include "forward.h"
 #include "linear.h"
 #include "measure/measure.h"
@@ -247,7 +248,13 @@ trit_status trit_session_linear(trit_session *session, int32_t kind, int32_t lay
     const trit_linear_job job = {linear, places[kind].y, places[kind].stride};
     uint64_t mode = trit_float_mode_enter();
     trit_quantise_rows(session, linear, x, linear->k, (size_t)rows);
-    trit_linear_run(session, &job, 1, (size_t)rows);
+    if (kind == TRIT_T_DOWN) {
+        for (size_t row = 0; row < (size_t)rows; row++)
+            trit_ffn_list_inputs(session, linear, row, (size_t)rows);
+        trit_ffn_down(session, linear, (size_t)rows);
+    } else {
+        trit_linear_run(session, &job, 1, (size_t)rows);
+    }
     trit_float_mode_leave(mode);
     for (size_t row = 0; row < (size_t)rows; row++) {
         memcpy(q + row * linear->k, session->x_q + row * trit_linear_x_stride(linear), linear->k);

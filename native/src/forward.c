@@ -16,6 +16,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "ffn.h"
 #include "forward.h"
 #include "linear.h"
 #include "mem.h"
@@ -110,6 +111,7 @@ static void ffn_row(void *context, size_t row, size_t thread)
     if (st->norm != NULL)
         st->ops->rmsnorm(m, st->norm, st->linear->k, st->model->arch.norm_eps, m);
     quantise(st, row, m);
+    trit_ffn_list_inputs(s, st->linear, row, st->n_rows);
 }
 
 static void over_rows(step *st, trit_task_fn *task, const float *norm, const trit_linear *linear)
@@ -189,14 +191,12 @@ static void ffn_block(step *st, const trit_layer *layer)
     trit_session *s = st->s;
     const trit_linear *linears = layer->linears;
     over_rows(st, norm_residual_row, layer->norm_ffn, &linears[TRIT_T_GATE]);
-    const trit_linear_job gate_up[] = {{&linears[TRIT_T_GATE], s->gate, s->ffn_stride},
-                                       {&linears[TRIT_T_UP], s->up, s->ffn_stride}};
-    trit_linear_run(s, gate_up, 2, st->n_rows);
+    trit_ffn_gate_up(s, layer, st->n_rows);
     over_rows(st, ffn_row, layer->norm_ffn_sub, &linears[TRIT_T_DOWN]);
     for (size_t row = 0; row < st->n_rows; row++)
         s->stats.down_zeros += (uint64_t)s->x_zeros[row];
     s->stats.down_inputs += st->n_rows * linears[TRIT_T_DOWN].k;
-    trit_linear_run(s, &(trit_linear_job){&linears[TRIT_T_DOWN], s->y, s->hidden_stride}, 1, st->n_rows);
+    trit_ffn_down(s, &linears[TRIT_T_DOWN], st->n_rows);
 }
 
 /* ---- head and sampler ------------------------------------------------------------------------------------------- */

@@ -15,7 +15,7 @@ typedef struct work {
 
 size_t trit_linear_x_stride(const trit_linear *linear)
 {
-    return linear->groups * TRIT_GROUP;
+    return trit_round_up(linear->k, TRIT_INPUTS_STEP);
 }
 
 static trit_ternary_fn *kernel_of_rows(const trit_kernels *k, size_t n_rows)
@@ -49,6 +49,12 @@ static void run_unit(void *context, size_t item, size_t thread)
     size_t panel1 = panel0 + w->unit_panels < linear->n_panels ? panel0 + w->unit_panels : linear->n_panels;
     const float *row_scale = s->row_scale + job * (size_t)s->options.max_rows;
     const trit_kernels *k = &s->model->kernels;
+    if (linear->layout == TRIT_LAYOUT_T2_ROWS) {
+        size_t n1 = panel1 * TRIT_PANEL < linear->n ? panel1 * TRIT_PANEL : linear->n;
+        k->up_rows(s->x_q, trit_linear_x_stride(linear), s->x_sum, w->n_rows, linear->w, linear->stride_bytes,
+                   panel0 * TRIT_PANEL, n1, row_scale, NULL, w->jobs[job].y, w->jobs[job].y_stride);
+        return;
+    }
     int dense = linear->layout == TRIT_LAYOUT_T5_P64G4;
     if (dense && w->n_rows > 1) {
         run_dense_panels(s, &w->jobs[job], row_scale, w->n_rows, panel0, panel1, s->threads[thread].panel);

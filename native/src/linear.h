@@ -14,7 +14,9 @@ typedef struct trit_linear_job {
     size_t y_stride;
 } trit_linear_job;
 
-/* Stride of a linear's int8 inputs in session->x_q: its inputs rounded up to 64. */
+/* Inputs of all layouts together are padded to this: a unit of T2_ROWS. */
+enum { TRIT_INPUTS_STEP = 256 };
+/* Stride of a linear's int8 inputs in session->x_q: its inputs rounded up to TRIT_INPUTS_STEP. */
 size_t trit_linear_x_stride(const trit_linear *linear);
 
 /* x_q, x_sum and x_scale of rows 0..n_rows-1 are in the session, quantised for these linears. n_jobs 1..3. */

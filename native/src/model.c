@@ -193,12 +193,16 @@ static void fill_layer(trit_layer *layer, const table *t, size_t at)
 {
     for (int32_t kind = TRIT_T_Q; kind <= TRIT_T_DOWN; kind++) {
         const trit_tensor *tensor = tensor_of(t, kind, at);
+        size_t n_panels = trit_round_up((size_t)tensor->n, TRIT_PANEL) / TRIT_PANEL;
         layer->linears[kind] = (trit_linear){.w = t->src.map->bytes + tensor->offset,
                                              .layout = tensor->layout,
                                              .n = (size_t)tensor->n,
                                              .k = (size_t)tensor->k,
                                              .groups = trit_round_up((size_t)tensor->k, 64) / TRIT_GROUP,
-                                             .n_panels = trit_round_up((size_t)tensor->n, TRIT_PANEL) / TRIT_PANEL,
+                                             .stride_bytes = tensor->layout == TRIT_LAYOUT_T2_COLS
+                                                                 ? n_panels * 16
+                                                                 : trit_round_up((size_t)tensor->k, 256) / 4,
+                                             .n_panels = n_panels,
                                              .scale = tensor->scale};
     }
     layer->norm_attn = floats_of(t, TRIT_T_NORM_ATTN, at);

@@ -8,10 +8,11 @@
 /* One ternary linear, y (n) = W (n, k) x (k). */
 typedef struct trit_linear {
     const uint8_t *w;
-    int32_t layout; /* TRIT_LAYOUT_T2_P64G4 or TRIT_LAYOUT_T5_P64G4 */
+    int32_t layout; /* trit_layout, a ternary one */
     size_t n, k;
-    size_t groups;   /* padded k / 4 */
-    size_t n_panels; /* panels of 64 outputs */
+    size_t groups;       /* padded k / 4 */
+    size_t stride_bytes; /* T2_ROWS: from output to output, T2_COLS: from input to input */
+    size_t n_panels;     /* panels of 64 outputs */
     float scale;
 } trit_linear;
 

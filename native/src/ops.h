@@ -44,6 +44,39 @@ static inline size_t trit_dense_vectors(size_t groups)
 }
 
 /*
+ * Ternary linear of T2_ROWS (`up`), outputs [n0, n1).
+ *   x, x_sum, m, row_scale: as above, but x_stride >= 4 * row_bytes and zeros up to there
+ *   w: the tensor's first byte; row_bytes = padded K / 4 (multiple of 64)
+ *   gate (M, y_stride): y[m][n] is the linear's output where gate[m][n] > 0 (or is not a number), and 0 elsewhere; a row of w that no
+ *   gate asks for is not read. NULL: every output.
+ */
+typedef void trit_up_rows_fn(const int8_t *restrict x, size_t x_stride, const int32_t *restrict x_sum, size_t m,
+                             const uint8_t *restrict w, size_t row_bytes, size_t n0, size_t n1,
+                             const float *restrict row_scale, const float *restrict gate, float *restrict y,
+                             size_t y_stride);
+
+/*
+ * Part of one row of a linear of T2_COLS (`down`): acc[n] += sum over i < n_inputs of code * x[inputs[i]], where code is the weight plus
+ * one (subtract the sum of x in the end), for all n < 64 panels.
+ *   inputs: ascending indices; they go on for n_ahead more, whose runs a kernel may prefetch
+ *   w: the tensor's first byte; run_bytes = 16 panels
+ *   acc (64 panels) int32, 64-byte aligned
+ */
+typedef void trit_down_inputs_fn(const int8_t *restrict x, const int32_t *restrict inputs, size_t n_inputs,
+                                 size_t n_ahead, const uint8_t *restrict w, size_t run_bytes, int32_t *restrict acc);
+
+/*
+ * Several rows of a linear of T2_COLS, panels [panel0, panel1).
+ *   pairs (M, pairs_stride): of each row, the pairs of inputs 2p, 2p + 1 that matter, p ascending: p << 16 in the upper half, the two
+ *   int8 inputs in the lower, that of 2p first. n_pairs (M). p < 65536 as K <= 131072
+ *   w, n_outputs, row_scale, y: as in trit_ternary_fn; n_inputs: K
+ */
+typedef void trit_down_pairs_fn(const uint32_t *restrict pairs, size_t pairs_stride, const int32_t *restrict n_pairs,
+                                const int32_t *restrict x_sum, size_t m, const uint8_t *restrict w, size_t n_inputs,
+                                size_t panel0, size_t panel1, size_t n_outputs, const float *restrict row_scale,
+                                float *restrict y, size_t y_stride);
+
+/*
  * Output head: one byte plane, panels [panel0, panel1) of 16 vocabulary rows of I16_P16G4. A logit is 256 times the dot with the high
  * plane plus the dot with the low one; which planes of which panels are read is the caller's choice (screen.h).
  *   h (M, h_stride) int16: hidden rows; h_hi, h_lo (M, h_stride) int8: their balanced byte planes, h = 256 * h_hi + h_lo. A kernel reads
@@ -95,7 +128,7 @@ typedef struct trit_row_ops {
     /* half split; out may not be x */
     void (*rope)(const float *x, size_t head_dim, const float *cos_row, const float *sin_row, float *out);
     void (*add)(float *x, const float *y, size_t n);
-    /* m = relu(g)^2 * u, and silu(g) * u with silu(g) = g / (1 + exp(-g)) */
+    /* m = relu(g)^2 * u, 0 where relu(g) is 0; and silu(g) * u with silu(g) = g / (1 + exp(-g)) */
     void (*relu2_mul)(const float *g, const float *u, size_t n, float *m);
     void (*silu_mul)(const float *g, const float *u, size_t n, float *m);
     /* Chunk softmax, docs/numerics.md "Attention" steps 1 to 3, of n_q queries: dots (n_q, 64), k_scale (64), v_scale (64), n_valid (n_q)
@@ -120,6 +153,9 @@ typedef struct trit_row_ops {
     O(gemv, trit_ternary_fn)            \
     O(few, trit_ternary_fn)             \
     O(gemm, trit_ternary_fn)            \
+    O(up_rows, trit_up_rows_fn)         \
+    O(down_inputs, trit_down_inputs_fn) \
+    O(down_pairs, trit_down_pairs_fn)   \
     O(head, trit_head_fn)               \
     O(qk, trit_qk_fn)                   \
     O(av, trit_av_fn)                   \

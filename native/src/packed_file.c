@@ -17,13 +17,7 @@
  * The widest input: a kernel may accumulate codes in place, up to 2 << 6, times 127 into int32, and 128 * 127 * 131,072 < 2^31. The
  * other bounds are far above any model and keep products of a few of them inside int64.
  */
-enum {
-    MAX_WIDTH = 131072,
-    MAX_LAYERS = 1024,
-    MAX_HEADS = 1024,
-    MAX_VOCAB = 1 << 24,
-    MAX_POSITIONS = 1 << 24
-};
+enum { MAX_WIDTH = 131072, MAX_LAYERS = 1024, MAX_HEADS = 1024, MAX_VOCAB = 1 << 24, MAX_POSITIONS = 1 << 24 };
 
 static trit_status check_range(const char *name, int32_t value, int32_t least, int32_t most, int32_t multiple,
                                trit_error *err)
@@ -75,9 +69,11 @@ int trit_tensor_is_ternary(int32_t kind)
     return kind >= TRIT_T_Q && kind <= TRIT_T_DOWN;
 }
 
-int trit_layout_is_ternary(int32_t layout)
+int trit_layout_fits(int32_t kind, int32_t layout)
 {
-    return layout == TRIT_LAYOUT_T2_P64G4 || layout == TRIT_LAYOUT_T5_P64G4;
+    if (layout == TRIT_LAYOUT_T2_ROWS || layout == TRIT_LAYOUT_T2_COLS)
+        return kind == (layout == TRIT_LAYOUT_T2_ROWS ? TRIT_T_UP : TRIT_T_DOWN);
+    return trit_tensor_is_ternary(kind) && (layout == TRIT_LAYOUT_T2_P64G4 || layout == TRIT_LAYOUT_T5_P64G4);
 }
 
 int trit_tensor_is_layered(int32_t kind)
@@ -167,7 +163,7 @@ static trit_status check_one(const trit_arch *arch, const trit_tensor *t, size_t
     int32_t layout;
     int64_t n, k;
     expected_form(arch, t->kind, &layout, &n, &k);
-    if (trit_tensor_is_ternary(t->kind) && trit_layout_is_ternary(t->layout))
+    if (trit_layout_fits(t->kind, t->layout))
         layout = t->layout;
     if (t->layout != layout || t->layout_version != 1)
         return trit_fail(err, TRIT_ERR_UNSUPPORTED,
@@ -176,7 +172,7 @@ static trit_status check_one(const trit_arch *arch, const trit_tensor *t, size_t
     if (t->n != n || t->k != k)
         return trit_fail(err, TRIT_ERR_FORMAT, "tensor %zu (%s): shape is (%lld, %lld), expected (%lld, %lld)", at,
                          name, (long long)t->n, (long long)t->k, (long long)n, (long long)k);
-    uint64_t bytes = trit_layout_bytes(layout, n, k);
+    uint64_t bytes = trit_layout_bytes(t->layout, n, k);
     if (bytes == 0 || t->bytes != bytes)
         return trit_fail(err, TRIT_ERR_FORMAT, "tensor %zu (%s): has %llu bytes, expected %llu", at, name,
                          (unsigned long long)t->bytes, (unsigned long long)bytes);

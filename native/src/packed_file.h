@@ -19,8 +19,8 @@ trit_status trit_arch_check(const trit_arch *arch, trit_error *err);
 /* Is `kind` a tensor of every layer, and what must its layout and shape be? */
 int trit_tensor_is_layered(int32_t kind);
 int trit_tensor_is_ternary(int32_t kind);
-/* May a ternary tensor have it? */
-int trit_layout_is_ternary(int32_t layout);
+/* May a tensor of this kind come in this ternary layout? */
+int trit_layout_fits(int32_t kind, int32_t layout);
 
 /*
  * Every tensor that `arch` needs, exactly once, with its only layout and shape, inside file_bytes, overlapping no other. On success

@@ -1,6 +1,8 @@
 /* session.c - see session.h. */
 #include <string.h>
 
+#include "ffn.h"
+#include "linear.h"
 #include "mem.h"
 #include "session.h"
 #include "status.h"
@@ -28,7 +30,7 @@ static size_t widest_input(const trit_arch *arch)
     size_t hidden = (size_t)arch->hidden, ffn = (size_t)arch->intermediate;
     size_t query = (size_t)arch->n_heads * (size_t)arch->head_dim;
     size_t widest = hidden > ffn ? hidden : ffn;
-    return trit_round_up(widest > query ? widest : query, 64);
+    return trit_round_up(widest > query ? widest : query, TRIT_INPUTS_STEP);
 }
 
 static size_t smaller(size_t a, size_t b)
@@ -66,6 +68,8 @@ static void list_arrays(trit_session *s, allocation list[TRIT_SESSION_ARRAYS])
         {&s->x_sum, rows, sizeof *s->x_sum},
         {&s->x_zeros, rows, sizeof *s->x_zeros},
         {&s->row_scale, 3 * rows, sizeof *s->row_scale},
+        {&s->n_inputs, rows, sizeof *s->n_inputs},
+        {&s->down_sums, s->n_threads * TRIT_DOWN_FEW_ROWS * s->down_stride, sizeof *s->down_sums},
         {&s->output_rows, outputs, sizeof *s->output_rows},
         {&s->logits_of, outputs, sizeof *s->logits_of},
         {&s->h, outputs * h_width, sizeof *s->h},
@@ -143,6 +147,7 @@ trit_status trit_session_build(trit_session **out, const trit_model *model, trit
     s->query_stride = trit_round_up((size_t)arch->n_heads * (size_t)arch->head_dim, FLOAT_STEP);
     s->kv_stride = trit_round_up((size_t)arch->n_kv_heads * (size_t)arch->head_dim, FLOAT_STEP);
     s->ffn_stride = trit_round_up((size_t)arch->intermediate, FLOAT_STEP);
+    s->down_stride = trit_round_up((size_t)arch->hidden, TRIT_PANEL);
     s->vocab_stride = trit_round_up((size_t)arch->vocab, FLOAT_STEP);
     s->max_screened = smaller((size_t)options->max_outputs, (size_t)options->max_seqs);
     s->dots_stride = model->head.n_panels * TRIT_HEAD_PANEL;

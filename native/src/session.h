@@ -6,15 +6,22 @@
 #include "sampler.h"
 #include "thread_pool.h"
 
+/* What one thread did in a stage of a feed-forward block. */
+typedef struct trit_ffn_counts {
+    size_t gates_open, up_rows_read;
+    int has_sums; /* in session->down_sums */
+} trit_ffn_counts;
+
 /* Scratch of one thread: a float row as wide as any, an expanded panel of the widest dense linear (NULL if there is none), and attention
  * over one tile. */
 typedef struct trit_thread_scratch {
     float *row;
     uint8_t *panel;
     trit_attention_scratch attention;
+    trit_ffn_counts counts;
 } trit_thread_scratch;
 
-enum { TRIT_SESSION_ARRAYS = 28 };
+enum { TRIT_SESSION_ARRAYS = 30 };
 
 struct trit_session {
     void *arrays[TRIT_SESSION_ARRAYS]; /* what the array pointers below point to, to be freed */
@@ -28,17 +35,19 @@ struct trit_session {
     trit_sampler_scratch *samplers; /* (n_samplers) */
 
     /* Rows of the residual stream and of each linear's output, float; strides in elements, rows 64-byte aligned. */
-    size_t hidden_stride, query_stride, kv_stride, ffn_stride, vocab_stride;
-    float *x;         /* (max_rows, hidden_stride) residual stream */
-    float *y;         /* (max_rows, hidden_stride) what a sublayer adds to it */
-    float *q, *attn;  /* (max_rows, query_stride) */
-    float *k, *v;     /* (max_rows, kv_stride) */
-    float *gate, *up; /* (max_rows, ffn_stride) */
-    int8_t *x_q;      /* (max_rows, widest padded input) */
-    float *x_scale;   /* (max_rows) */
-    int32_t *x_sum;   /* (max_rows) */
-    int32_t *x_zeros; /* (max_rows) */
-    float *row_scale; /* (3, max_rows): w_scale * x_scale of up to three linears of one input */
+    size_t hidden_stride, query_stride, kv_stride, ffn_stride, down_stride, vocab_stride;
+    float *x;           /* (max_rows, hidden_stride) residual stream */
+    float *y;           /* (max_rows, hidden_stride) what a sublayer adds to it */
+    float *q, *attn;    /* (max_rows, query_stride) */
+    float *k, *v;       /* (max_rows, kv_stride) */
+    float *gate, *up;   /* (max_rows, ffn_stride) */
+    int8_t *x_q;        /* (max_rows, widest padded input) */
+    float *x_scale;     /* (max_rows) */
+    int32_t *x_sum;     /* (max_rows) */
+    int32_t *x_zeros;   /* (max_rows) */
+    float *row_scale;   /* (3, max_rows): w_scale * x_scale of up to three linears of one input */
+    int32_t *n_inputs;  /* (max_rows): length of the row's list in gate, see ffn.h */
+    int32_t *down_sums; /* (n_threads, TRIT_DOWN_FEW_ROWS, down_stride): 0 between stages */
 
     /* Rows that have outputs. */
     int32_t *output_rows; /* (max_outputs) row of the step */

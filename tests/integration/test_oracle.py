@@ -201,7 +201,7 @@ def test_linears_give_the_integers_of_transformers(packed_paths: dict[str, Path]
             assert np.abs(dots - np.rint(dots)).max() < 0.01
             assert np.array_equal(np.rint(dots[same]), dots_expected[same]), name
             raw = np.frombuffer(os.pread(runner.packed.fd, tensor.bytes, tensor.offset), dtype=np.uint8)
-            codes = unpack_ternary(raw, tensor.n, tensor.k)
+            codes = unpack_ternary(raw, tensor.n, tensor.k, tensor.layout)
             assert np.array_equal(np.rint(dots), q.astype(np.int64) @ codes.T.astype(np.int64)), name
             num_rows, num_equal = num_rows + len(same), num_equal + int(same.sum())
     assert num_rows == 2 * 7 * 6

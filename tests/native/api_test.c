@@ -89,6 +89,9 @@ static void check_hostile_tensors(void)
                 }
                 if (memcmp(t, &same, sizeof same) == 0 || (at == 0 && field == 6 && values[i] == 0)) /* 0 is free */
                     continue;
+                if (field == 2 && same.layout >= TRIT_LAYOUT_T2_ROWS && t->layout == TRIT_LAYOUT_T2_P64G4 &&
+                    same.bytes == trit_layout_bytes(t->layout, t->n, t->k))
+                    continue; /* up and down may come as panels, and these would be as long */
                 trit_model *model = NULL;
                 trit_error err = {.text = ""};
                 trit_status got =
@@ -221,15 +224,16 @@ static void check_packing(void)
     CHECK(trit_layout_bytes(TRIT_LAYOUT_T2_P64G4, INT64_MAX, INT64_MAX) == 0 &&
           trit_layout_bytes(TRIT_LAYOUT_I16_P16G4, INT64_MAX, 1) == 0);
     CHECK(trit_layout_bytes(TRIT_LAYOUT_I8, (int64_t)1 << 32, (int64_t)1 << 32) == 0);
-    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_pack_ternary(NULL, 64, 64, packed, 1024, err));
-    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_pack_ternary(codes, 64, 64, NULL, 1024, err));
-    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_pack_ternary(codes, 64, 64, packed, 1023, err));
-    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_pack_ternary(codes, -1, 64, packed, 1024, err));
-    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_pack_ternary(codes, INT64_MAX, INT64_MAX, packed, 1024, err));
+    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_pack_ternary(TRIT_LAYOUT_T2_P64G4, NULL, 64, 64, packed, 1024, err));
+    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_pack_ternary(TRIT_LAYOUT_T2_P64G4, codes, 64, 64, NULL, 1024, err));
+    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_pack_ternary(TRIT_LAYOUT_T2_P64G4, codes, 64, 64, packed, 1023, err));
+    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_pack_ternary(TRIT_LAYOUT_T2_P64G4, codes, -1, 64, packed, 1024, err));
+    CHECK_REFUSED(TRIT_ERR_ARGUMENT,
+                  trit_pack_ternary(TRIT_LAYOUT_T2_P64G4, codes, INT64_MAX, INT64_MAX, packed, 1024, err));
     codes[5] = 2;
-    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_pack_ternary(codes, 64, 64, packed, 1024, err));
+    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_pack_ternary(TRIT_LAYOUT_T2_P64G4, codes, 64, 64, packed, 1024, err));
     memset(packed, 0xff, sizeof packed);
-    CHECK_REFUSED(TRIT_ERR_FORMAT, trit_unpack_ternary(packed, 1024, 64, 64, codes, err));
+    CHECK_REFUSED(TRIT_ERR_FORMAT, trit_unpack_ternary(TRIT_LAYOUT_T2_P64G4, packed, 1024, 64, 64, codes, err));
     CHECK_REFUSED(TRIT_ERR_FORMAT, trit_unpack_hf(packed, 64, 64, codes, err));
     CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_unpack_hf(NULL, 64, 64, codes, err));
     CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_pack_head(rows, 1, 8, 16, 64, packed, 2048, shift, err));
@@ -284,7 +288,7 @@ static void check_kv_arguments(const tiny_stack *stack)
 static void check_session_arguments(const tiny_stack *stack)
 {
     trit_session *session = NULL;
-    const trit_session_options good = {1, 1, 1, 1};
+    const trit_session_options good = {1, 1, 1, 1, 0};
     CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_session_create(NULL, stack->model, stack->kv, &good, err));
     CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_session_create(&session, NULL, stack->kv, &good, err));
     CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_session_create(&session, stack->model, NULL, &good, err));

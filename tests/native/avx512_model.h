@@ -138,6 +138,49 @@ MODEL __m512i _mm512_add_epi32(__m512i a, __m512i b)
     return a;
 }
 
+/* Bytes, or words, of the low or high halves of each 128-bit lane of a and b, alternating: `unit` bytes at a time, from byte `from`. */
+MODEL __m512i model_unpack(__m512i a, __m512i b, int unit, int from)
+{
+    uint8_t bytes_a[64], bytes_b[64], bytes[64];
+    memcpy(bytes_a, &a, sizeof a);
+    memcpy(bytes_b, &b, sizeof b);
+    for (int lane = 0; lane < 64; lane += 16)
+        for (int i = 0; i < 8; i += unit) {
+            memcpy(bytes + lane + 2 * i, bytes_a + lane + from + i, (size_t)unit);
+            memcpy(bytes + lane + 2 * i + unit, bytes_b + lane + from + i, (size_t)unit);
+        }
+    memcpy(&a, bytes, sizeof a);
+    return a;
+}
+
+MODEL __m512i _mm512_unpacklo_epi8(__m512i a, __m512i b)
+{
+    return model_unpack(a, b, 1, 0);
+}
+
+MODEL __m512i _mm512_unpackhi_epi8(__m512i a, __m512i b)
+{
+    return model_unpack(a, b, 1, 8);
+}
+
+MODEL __m512i _mm512_unpacklo_epi16(__m512i a, __m512i b)
+{
+    return model_unpack(a, b, 2, 0);
+}
+
+MODEL __m512i _mm512_unpackhi_epi16(__m512i a, __m512i b)
+{
+    return model_unpack(a, b, 2, 8);
+}
+
+/* A sequence of instructions: the sum of all dwords, wrapping. */
+MODEL int32_t _mm512_reduce_add_epi32(__m512i a)
+{
+    uint32_t sum = 0;
+    EACH_DWORD sum += a.dword[i];
+    return (int32_t)sum;
+}
+
 MODEL __m512i _mm512_sub_epi32(__m512i a, __m512i b)
 {
     EACH_DWORD a.dword[i] -= b.dword[i];

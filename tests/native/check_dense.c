@@ -38,7 +38,7 @@ static void fill_case(dense_case *c, size_t m, size_t n, size_t k, enum fill fil
                             : fill == FILL_MINUS      ? -1
                             : fill == FILL_MIXED_SIGN ? ((i % k) & 1 ? -1 : 1)
                                                       : kc_between(-1, 1));
-    (void)trit_pack_ternary(codes, (int64_t)n, (int64_t)k, c->t2, c->t2_bytes, NULL);
+    (void)trit_pack_ternary(TRIT_LAYOUT_T2_P64G4, codes, (int64_t)n, (int64_t)k, c->t2, c->t2_bytes, NULL);
     (void)trit_pack_dense(c->t2, c->t2_bytes, (int64_t)n, (int64_t)k, c->dense, c->dense_bytes, NULL);
     memset(c->x, 0x7e, m * c->x_stride); /* beyond the padded end: must not matter */
     for (size_t row = 0; row < m; row++) {
@@ -153,7 +153,7 @@ void check_expand(const kc_kernel *kernel, int bench)
         int8_t *codes = kc_buffer((size_t)(n * k));
         for (int64_t i = 0; i < n * k; i++)
             codes[i] = (int8_t)kc_between(-1, 1);
-        (void)trit_pack_ternary(codes, n, k, expected, groups * 64, NULL);
+        (void)trit_pack_ternary(TRIT_LAYOUT_T2_P64G4, codes, n, k, expected, groups * 64, NULL);
         trit_error err = {0};
         kc_expect(kernel, trit_pack_dense(expected, groups * 64, n, k, w, bytes, &err) == TRIT_OK, "pack: %s",
                   err.text);

@@ -12,6 +12,8 @@ static void check_sizes(const kc_kernel *kernel)
     kc_expect(kernel, trit_layout_bytes(TRIT_LAYOUT_I8, 3, 5) == 15, "int8");
     kc_expect(kernel, trit_layout_bytes(TRIT_LAYOUT_T2_P64G4, 1, 1) == 1024, "one weight takes a padded panel");
     kc_expect(kernel, trit_layout_bytes(TRIT_LAYOUT_T2_P64G4, 6912, 2560) == 6912 * 2560 / 4, "2B4T gate");
+    kc_expect(kernel, trit_layout_bytes(TRIT_LAYOUT_T2_ROWS, 3, 257) == 3 * 128, "rows are padded");
+    kc_expect(kernel, trit_layout_bytes(TRIT_LAYOUT_T2_COLS, 65, 3) == 64 * 32, "columns are padded");
     kc_expect(kernel, trit_layout_bytes(TRIT_LAYOUT_I16_P16G4, 17, 65) == 2 * 32 * 128, "head is padded");
     kc_expect(kernel, trit_layout_bytes(TRIT_LAYOUT_T5_P64G4, 6912, 2560) == 6912 * 2560 / 5, "2B4T gate, dense");
     kc_expect(kernel, trit_layout_bytes(TRIT_LAYOUT_T5_P64G4, 2560, 6912) == 40 * (345 * 4 + 3) * 64,
@@ -24,38 +26,51 @@ static void check_sizes(const kc_kernel *kernel)
         kc_expect(kernel, trit_layout_bytes(layout, INT64_MAX, INT64_MAX) == 0, "layout %d overflows", layout);
         kc_expect(kernel, trit_layout_bytes(layout, INT64_C(1) << 33, INT64_C(1) << 33) == 0, "layout %d, 2^66",
                   layout);
-        if (layout < 1 || layout > 5)
+        if (layout < 1 || layout > 7)
             kc_expect(kernel, trit_layout_bytes(layout, 64, 64) == 0, "layout %d is unknown", layout);
     }
 }
 
-static void check_ternary_round_trip(const kc_kernel *kernel, size_t n, size_t k)
+/* The code of output r and input i as the sentences of trit.h have it. */
+static unsigned code_at(int32_t layout, const uint8_t *packed, size_t n, size_t k, size_t r, size_t i)
 {
-    uint64_t bytes = trit_layout_bytes(TRIT_LAYOUT_T2_P64G4, (int64_t)n, (int64_t)k);
+    if (layout == TRIT_LAYOUT_T2_ROWS)
+        return (unsigned)packed[(r * ((k + 255) / 256) + i / 256) * 64 + i % 64] >> (i % 256 / 64 * 2) & 3u;
+    if (layout == TRIT_LAYOUT_T2_COLS)
+        return (unsigned)packed[(i * ((n + 63) / 64) + r / 64) * 16 + r % 16] >> (r % 64 / 16 * 2) & 3u;
+    return (unsigned)packed[(r / 64 * ((k + 63) / 64 * 16) + i / 4) * 64 + r % 16 * 4 + i % 4] >> (r % 64 / 16 * 2) &
+           3u;
+}
+
+static void check_ternary_round_trip(const kc_kernel *kernel, int32_t layout, size_t n, size_t k)
+{
+    uint64_t bytes = trit_layout_bytes(layout, (int64_t)n, (int64_t)k);
     int8_t *codes = kc_buffer(n * k), *back = kc_buffer(n * k);
     uint8_t *packed = kc_buffer((size_t)bytes);
     trit_error err = {0};
     for (size_t i = 0; i < n * k; i++)
         codes[i] = (int8_t)kc_between(-1, 1);
-    kc_expect(kernel, trit_pack_ternary(codes, (int64_t)n, (int64_t)k, packed, bytes, &err) == TRIT_OK,
-              "pack %zu x %zu: %s", n, k, err.text);
-    size_t groups = (k + 63) / 64 * 16, wrong = 0;
-    for (size_t r = 0; r < (n + 63) / 64 * 64; r++)
-        for (size_t i = 0; i < groups * 4; i++) {
+    kc_expect(kernel, trit_pack_ternary(layout, codes, (int64_t)n, (int64_t)k, packed, bytes, &err) == TRIT_OK,
+              "layout %d, pack %zu x %zu: %s", layout, n, k, err.text);
+    size_t rows = layout == TRIT_LAYOUT_T2_ROWS ? n : (n + 63) / 64 * 64, wrong = 0;
+    size_t columns = layout == TRIT_LAYOUT_T2_ROWS ? (k + 255) / 256 * 256 : (k + 63) / 64 * 64;
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < columns; i++) {
             unsigned expected = r < n && i < k ? (unsigned)(codes[r * k + i] + 1) : 1u;
-            wrong += ((unsigned)packed[(r / 64 * groups + i / 4) * 64 + r % 16 * 4 + i % 4] >> (r % 64 / 16 * 2) &
-                      3u) != expected;
+            wrong += code_at(layout, packed, n, k, r, i) != expected;
         }
-    kc_expect(kernel, wrong == 0, "%zu x %zu: %zu codes are not where trit.h says", n, k, wrong);
+    kc_expect(kernel, wrong == 0 && rows * columns == 4 * bytes,
+              "layout %d, %zu x %zu: %zu codes are not where trit.h says", layout, n, k, wrong);
     kc_expect(kernel,
-              trit_unpack_ternary(packed, bytes, (int64_t)n, (int64_t)k, back, &err) == TRIT_OK &&
+              trit_unpack_ternary(layout, packed, bytes, (int64_t)n, (int64_t)k, back, &err) == TRIT_OK &&
                   kc_same_bytes(codes, back, n * k),
-              "%zu x %zu: unpack is not the inverse", n, k);
+              "layout %d, %zu x %zu: unpack is not the inverse", layout, n, k);
     packed[(size_t)kc_between(0, (int64_t)bytes - 1)] |= (uint8_t)(3u << (2 * kc_between(0, 3)));
-    kc_expect(kernel, trit_unpack_ternary(packed, bytes, (int64_t)n, (int64_t)k, back, &err) == TRIT_ERR_FORMAT,
+    kc_expect(kernel, trit_unpack_ternary(layout, packed, bytes, (int64_t)n, (int64_t)k, back, &err) == TRIT_ERR_FORMAT,
               "a code 3 is damage");
     codes[(size_t)kc_between(0, (int64_t)(n * k) - 1)] = kc_random() & 1 ? 2 : -2;
-    kc_expect(kernel, trit_pack_ternary(codes, (int64_t)n, (int64_t)k, packed, bytes, &err) == TRIT_ERR_ARGUMENT,
+    kc_expect(kernel,
+              trit_pack_ternary(layout, codes, (int64_t)n, (int64_t)k, packed, bytes, &err) == TRIT_ERR_ARGUMENT,
               "a code 2 is refused");
     kc_expect(kernel, kc_release(), "%zu x %zu: a canary was overwritten", n, k);
 }
@@ -133,12 +148,22 @@ static void check_wrong_calls(const kc_kernel *kernel)
     float row[4] = {1.0f, FLT_MIN, FLT_TRUE_MIN, 0.0f};
     trit_error err;
     uint64_t head_bytes = trit_layout_bytes(TRIT_LAYOUT_I16_P16G4, 32, 4);
-    kc_expect(kernel, trit_pack_ternary(NULL, 1, 4, packed, 1024, &err) == TRIT_ERR_ARGUMENT, "NULL codes");
-    kc_expect(kernel, trit_pack_ternary(codes, 1, 4, NULL, 1024, NULL) == TRIT_ERR_ARGUMENT, "NULL out, no error text");
-    kc_expect(kernel, trit_pack_ternary(codes, 1, 4, packed, 1023, &err) == TRIT_ERR_ARGUMENT, "short buffer");
-    kc_expect(kernel, trit_pack_ternary(codes, 0, 4, packed, 1024, &err) == TRIT_ERR_ARGUMENT, "no rows");
-    kc_expect(kernel, trit_pack_ternary(codes, INT64_MAX, INT64_MAX, packed, 0, &err) == TRIT_ERR_ARGUMENT, "huge");
-    kc_expect(kernel, trit_unpack_ternary(packed, 1024, -1, 4, codes, &err) == TRIT_ERR_ARGUMENT, "negative rows");
+    kc_expect(kernel, trit_pack_ternary(TRIT_LAYOUT_T2_P64G4, NULL, 1, 4, packed, 1024, &err) == TRIT_ERR_ARGUMENT,
+              "NULL codes");
+    kc_expect(kernel, trit_pack_ternary(TRIT_LAYOUT_I8, codes, 1, 4, packed, 4, &err) == TRIT_ERR_ARGUMENT,
+              "a layout that is not ternary");
+    kc_expect(kernel, trit_pack_ternary(TRIT_LAYOUT_T2_P64G4, codes, 1, 4, NULL, 1024, NULL) == TRIT_ERR_ARGUMENT,
+              "NULL out, no error text");
+    kc_expect(kernel, trit_pack_ternary(TRIT_LAYOUT_T2_P64G4, codes, 1, 4, packed, 1023, &err) == TRIT_ERR_ARGUMENT,
+              "short buffer");
+    kc_expect(kernel, trit_pack_ternary(TRIT_LAYOUT_T2_P64G4, codes, 0, 4, packed, 1024, &err) == TRIT_ERR_ARGUMENT,
+              "no rows");
+    kc_expect(kernel,
+              trit_pack_ternary(TRIT_LAYOUT_T2_P64G4, codes, INT64_MAX, INT64_MAX, packed, 0, &err) ==
+                  TRIT_ERR_ARGUMENT,
+              "huge");
+    kc_expect(kernel, trit_unpack_ternary(TRIT_LAYOUT_T2_P64G4, packed, 1024, -1, 4, codes, &err) == TRIT_ERR_ARGUMENT,
+              "negative rows");
     kc_expect(kernel, trit_unpack_hf(packed, INT64_MAX, 2, codes, &err) == TRIT_ERR_ARGUMENT, "overflow");
     kc_expect(kernel, trit_pack_head(row, 8, 1, 32, 4, packed, head_bytes, codes, &err) == TRIT_ERR_ARGUMENT,
               "row0 in a panel");
@@ -161,7 +186,9 @@ void check_pack(const kc_kernel *kernel, int bench)
     static const size_t ns[] = {1, 15, 16, 17, 63, 64, 65, 130}, ks[] = {1, 3, 4, 63, 64, 65, 200};
     for (size_t i = 0; i < sizeof ns / sizeof ns[0]; i++)
         for (size_t j = 0; j < sizeof ks / sizeof ks[0]; j++) {
-            check_ternary_round_trip(kernel, ns[i], ks[j]);
+            check_ternary_round_trip(kernel, TRIT_LAYOUT_T2_P64G4, ns[i], ks[j]);
+            check_ternary_round_trip(kernel, TRIT_LAYOUT_T2_ROWS, ns[i], ks[j]);
+            check_ternary_round_trip(kernel, TRIT_LAYOUT_T2_COLS, ns[i], ks[j]);
             check_head_packing(kernel, ns[i], ks[j]);
         }
 }

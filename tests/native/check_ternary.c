@@ -113,7 +113,8 @@ static void check_worked_example(const kc_kernel *kernel)
     static const float scaled[8] = {5.24409f, -2.92913f, -2.24409f, -4.27559f, 2.55118f, 1.86614f, -2.62205f, 1.13386f};
     ternary_case c;
     fill_case(&c, 1, 8, 4, 0, FILL_RANDOM);
-    trit_pack_ternary(&weights[0][0], 8, 4, c.w, trit_layout_bytes(TRIT_LAYOUT_T2_P64G4, 8, 4), NULL);
+    trit_pack_ternary(TRIT_LAYOUT_T2_P64G4, &weights[0][0], 8, 4, c.w, trit_layout_bytes(TRIT_LAYOUT_T2_P64G4, 8, 4),
+                      NULL);
     const float x[4] = {0.3f, -1.2f, 0.05f, 2.0f};
     int32_t zeros;
     float x_scale = trit_rows__ref.quant_i8(x, 4, 64, c.x, c.x_sum, &zeros);

@@ -81,14 +81,14 @@ static void fresh_blocks(tiny_stack *stack, int32_t blocks[TINY_BLOCKS], uint64_
     }
 }
 
-/* One sequence in pieces of `piece` rows. */
-static void check_pieces(const tiny_model *tiny, trit_isa isa, int32_t n_threads, int32_t piece)
+/* One sequence in pieces of `piece` rows, with and without skipping what is zero. */
+static void check_pieces(const tiny_model *tiny, trit_isa isa, int32_t n_threads, int32_t piece, int skip)
 {
     static builder b;
     tiny_stack stack;
     int32_t blocks[TINY_BLOCKS], wrong = 0;
     uint64_t state = (uint64_t)piece;
-    CHECK_OK(tiny_open(&stack, tiny, isa, n_threads, err));
+    CHECK_OK(tiny_open_skipping(&stack, tiny, isa, n_threads, skip, err));
     fresh_blocks(&stack, blocks, &state);
     for (int32_t start = 0; start < LENGTH; start += piece) {
         begin(&b);
@@ -96,7 +96,14 @@ static void check_pieces(const tiny_model *tiny, trit_isa isa, int32_t n_threads
         wrong += wrong_rows(stack.session, &b);
     }
     if (!CHECK(wrong == 0))
-        printf("    %s, %d threads, pieces of %d: %d rows differ\n", trit_isa_name(isa), n_threads, piece, wrong);
+        printf("    %s, %d threads, pieces of %d, skipping %d: %d rows differ\n", trit_isa_name(isa), n_threads, piece,
+               skip, wrong);
+    trit_session_stats stats;
+    trit_session_read_stats(stack.session, &stats);
+    int skips = skip && tiny->ternary_layout == TRIT_LAYOUT_T2_ROWS && tiny->arch.activation == TRIT_ACT_RELU2;
+    CHECK(skips ? stats.gates_closed > stats.gates / 4 && stats.gates_closed < stats.gates : stats.gates_closed == 0);
+    CHECK(skips || (skip && tiny->ternary_layout == TRIT_LAYOUT_T2_ROWS) ? stats.bytes_skipped > 0 || piece > 4
+                                                                         : stats.bytes_skipped == 0);
     tiny_close(&stack);
 }
 
@@ -203,8 +210,9 @@ static int is_run(trit_isa isa)
 static void check_everything(const trit_arch *arch, int tied, uint64_t golden)
 {
     static const int32_t pieces[] = {1, 3, 15, 16, 17, 64, 149, 150};
-    tiny_model tiny;
+    tiny_model tiny, panels; /* the same weights */
     CHECK(tiny_make(&tiny, arch, 42, tied));
+    CHECK(tiny_make_panels(&panels, arch, 42, tied));
     make_truth(&tiny);
     if (!CHECK(truth_hash() == golden))
         printf("    truth is 0x%016llx\n", (unsigned long long)truth_hash());
@@ -212,7 +220,11 @@ static void check_everything(const trit_arch *arch, int tied, uint64_t golden)
         if (!is_run((trit_isa)isa))
             continue;
         for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++)
-            check_pieces(&tiny, (trit_isa)isa, 1 + (int32_t)i % 3, pieces[i]);
+            check_pieces(&tiny, (trit_isa)isa, 1 + (int32_t)i % 3, pieces[i], 1);
+        for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i += 2) {
+            check_pieces(&tiny, (trit_isa)isa, 1 + (int32_t)i % 3, pieces[i], 0);
+            check_pieces(&panels, (trit_isa)isa, 1 + (int32_t)i % 3, pieces[i], 1);
+        }
         for (int32_t n_threads = 1; n_threads <= 8; n_threads++)
             check_mixed(&tiny, (trit_isa)isa, n_threads, (uint64_t)(100 * n_threads + isa));
     }
@@ -223,8 +235,9 @@ static void check_everything(const trit_arch *arch, int tied, uint64_t golden)
     CHECK(tiny_make_dense(&dense, arch, 42, tied));
     for (int isa = TRIT_ISA_REF; isa <= TRIT_ISA_NEON; isa++)
         for (size_t i = 0; is_run((trit_isa)isa) && i < sizeof pieces / sizeof pieces[0]; i += 2)
-            check_pieces(&dense, (trit_isa)isa, 1 + (int32_t)i % 3, pieces[i]);
+            check_pieces(&dense, (trit_isa)isa, 1 + (int32_t)i % 3, pieces[i], 1);
     tiny_drop(&dense);
+    tiny_drop(&panels);
 }
 
 int main(void)

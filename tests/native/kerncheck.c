@@ -84,6 +84,9 @@ static const struct {
     {"gemv_dense", check_gemv_dense},
     {"expand", check_expand},
     {"dense_valid", check_dense_valid},
+    {"up_rows", check_up_rows},
+    {"down_inputs", check_down_inputs},
+    {"down_pairs", check_down_pairs},
 };
 
 /* ---- buffers ---------------------------------------------------------------------------------------------------- */

@@ -58,14 +58,18 @@ static int append(tiny_model *t, int32_t kind, int32_t layer, int32_t layout, in
 
 static int add_ternary(tiny_model *t, int32_t kind, int32_t layer, int64_t n, int64_t k, uint64_t *state)
 {
-    uint64_t bytes = trit_layout_bytes(TRIT_LAYOUT_T2_P64G4, n, k);
+    int skips = t->ternary_layout == TRIT_LAYOUT_T2_ROWS;
+    int32_t layout = kind == TRIT_T_UP && skips     ? TRIT_LAYOUT_T2_ROWS
+                     : kind == TRIT_T_DOWN && skips ? TRIT_LAYOUT_T2_COLS
+                                                    : TRIT_LAYOUT_T2_P64G4;
+    uint64_t bytes = trit_layout_bytes(layout, n, k);
     int8_t *codes = malloc((size_t)(n * k));
     uint8_t *packed = malloc((size_t)bytes);
     int good = codes != NULL && packed != NULL;
     for (int64_t i = 0; good && i < n * k; i++)
         codes[i] = (int8_t)(check_below(state, 3) - 1);
     float scale = uniform(state, 0.05f, 0.2f);
-    good = good && trit_pack_ternary(codes, n, k, packed, bytes, NULL) == TRIT_OK;
+    good = good && trit_pack_ternary(layout, codes, n, k, packed, bytes, NULL) == TRIT_OK;
     if (good && t->ternary_layout == TRIT_LAYOUT_T5_P64G4) {
         uint64_t dense_bytes = trit_layout_bytes(TRIT_LAYOUT_T5_P64G4, n, k);
         uint8_t *dense = malloc((size_t)dense_bytes);
@@ -73,7 +77,7 @@ static int add_ternary(tiny_model *t, int32_t kind, int32_t layer, int64_t n, in
                append(t, kind, layer, TRIT_LAYOUT_T5_P64G4, n, k, scale, dense);
         free(dense);
     } else {
-        good = good && append(t, kind, layer, TRIT_LAYOUT_T2_P64G4, n, k, scale, packed);
+        good = good && append(t, kind, layer, layout, n, k, scale, packed);
     }
     free(packed);
     free(codes);
@@ -149,6 +153,11 @@ static int make(tiny_model *out, const trit_arch *arch, int32_t ternary_layout, 
 
 int tiny_make(tiny_model *out, const trit_arch *arch, uint64_t seed, int tied)
 {
+    return make(out, arch, TRIT_LAYOUT_T2_ROWS, seed, tied);
+}
+
+int tiny_make_panels(tiny_model *out, const trit_arch *arch, uint64_t seed, int tied)
+{
     return make(out, arch, TRIT_LAYOUT_T2_P64G4, seed, tied);
 }
 
@@ -166,7 +175,14 @@ void tiny_drop(tiny_model *tiny)
 
 trit_status tiny_open(tiny_stack *out, const tiny_model *tiny, trit_isa isa, int32_t n_threads, trit_error *err)
 {
-    const trit_session_options options = {.n_threads = n_threads, .max_rows = 160, .max_seqs = 8, .max_outputs = 160};
+    return tiny_open_skipping(out, tiny, isa, n_threads, 1, err);
+}
+
+trit_status tiny_open_skipping(tiny_stack *out, const tiny_model *tiny, trit_isa isa, int32_t n_threads, int skip,
+                               trit_error *err)
+{
+    const trit_session_options options = {
+        .n_threads = n_threads, .max_rows = 160, .max_seqs = 8, .max_outputs = 160, .no_skip = !skip};
     *out = (tiny_stack){.kv_fd = -1};
     uint64_t bytes = 0;
     trit_status status =

@@ -8,7 +8,7 @@ enum { TINY_MAX_TENSORS = 64, TINY_BLOCKS = 48 };
 
 typedef struct tiny_model {
     trit_arch arch;
-    int32_t ternary_layout;
+    int32_t ternary_layout; /* T2_ROWS: up in it and down in T2_COLS, where zeros are skipped, the rest in panels */
     trit_tensor tensors[TINY_MAX_TENSORS];
     size_t n_tensors;
     uint64_t file_bytes;
@@ -20,6 +20,8 @@ extern const trit_arch tiny_arch;
 
 /* 1 on success. */
 int tiny_make(tiny_model *out, const trit_arch *arch, uint64_t seed, int tied);
+/* The same weights, all in panels. */
+int tiny_make_panels(tiny_model *out, const trit_arch *arch, uint64_t seed, int tied);
 /* The same weights, five in a byte. */
 int tiny_make_dense(tiny_model *out, const trit_arch *arch, uint64_t seed, int tied);
 void tiny_drop(tiny_model *tiny);
@@ -34,6 +36,8 @@ typedef struct tiny_stack {
 } tiny_stack;
 
 trit_status tiny_open(tiny_stack *out, const tiny_model *tiny, trit_isa isa, int32_t n_threads, trit_error *err);
+trit_status tiny_open_skipping(tiny_stack *out, const tiny_model *tiny, trit_isa isa, int32_t n_threads, int skip,
+                               trit_error *err);
 void tiny_close(tiny_stack *stack);
 
 #endif

@@ -40,6 +40,24 @@ def dense_panels(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
     return (-(-256 * value // 243)).astype(np.uint8).reshape(-1)
 
 
+def ternary_rows(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """(n, k) codes to T2_ROWS: bits 2f, 2f + 1 of byte b of an output's 64 bytes are weight + 1 of input 64f + b."""
+    n, k = codes.shape
+    full = np.zeros((n, -(-k // 256) * 256), dtype=np.int8)
+    full[:, :k] = codes
+    fields = (full + 1).astype(np.uint8).reshape(n, -1, 4, 64)
+    return sum(fields[:, :, f] << np.uint8(2 * f) for f in range(4)).reshape(-1)
+
+
+def ternary_columns(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """(n, k) codes to T2_COLS: bits 2f, 2f + 1 of byte b of an input's 16 bytes per panel are weight + 1 of output 16f + b."""
+    n, k = codes.shape
+    full = np.zeros((-(-k // 64) * 64, -(-n // 64) * 64), dtype=np.int8)
+    full[:k, :n] = codes.T
+    fields = (full + 1).astype(np.uint8).reshape(full.shape[0], -1, 4, 16)
+    return sum(fields[:, :, f] << np.uint8(2 * f) for f in range(4)).reshape(-1)
+
+
 def head_planes(rows: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
     """(n, k) weights to I16_P16G4 and the shift of each row (docs/numerics.md, "Head")."""
     n, k = rows.shape

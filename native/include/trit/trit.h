@@ -134,7 +134,14 @@ typedef enum trit_layout {
      * T2_P64G4, and one for each of the up to four groups left over. Byte b of vector j of five groups: the four fields of byte b of
      * group j, and field j of byte b of the fifth group, as V = 81 * fifth + 27 * field 3 + 9 * field 2 + 3 * field 1 + field 0, stored as
      * ceil(256 V / 243). The fifth of a group left over is 1. 13 byte values never occur. */
-    TRIT_LAYOUT_T5_P64G4 = 5
+    TRIT_LAYOUT_T5_P64G4 = 5,
+    /* Ternary rows, for `up`: the inputs of an output are adjacent, so that single outputs can be computed. Units of 256 inputs in
+     * 64 bytes; bits 2f, 2f+1 of byte b: weight + 1 of input 64f + b of the unit. Inputs are padded to 256 with weight 0. */
+    TRIT_LAYOUT_T2_ROWS = 6,
+    /* Ternary columns, for `down`: the outputs of an input are adjacent, so that single inputs can be left out. A run per input: for
+     * every panel of 64 outputs 16 bytes; bits 2f, 2f+1 of byte b: weight + 1 of output 16f + b of the panel. The runs of inputs
+     * 4g .. 4g + 3, interleaved byte by byte, are the vectors of T2_P64G4. Padded as T2_P64G4. */
+    TRIT_LAYOUT_T2_COLS = 7
 } trit_layout;
 
 typedef struct trit_tensor {
@@ -167,11 +174,11 @@ uint64_t trit_model_head_bytes(const trit_model *model);
 
 /* ---- packing (conversion) --------------------------------------------------------------------------------------- */
 
-/* codes (n, k) int8 in {-1, 0, 1} -> TRIT_LAYOUT_T2_P64G4, out_bytes as trit_layout_bytes says. */
-trit_status trit_pack_ternary(const int8_t *codes, int64_t n, int64_t k, uint8_t *out, uint64_t out_bytes,
-                              trit_error *err);
-trit_status trit_unpack_ternary(const uint8_t *packed, uint64_t bytes, int64_t n, int64_t k, int8_t *codes,
-                                trit_error *err);
+/* codes (n, k) int8 in {-1, 0, 1} -> a ternary layout of two bits (TRIT_LAYOUT_T2_*), out_bytes as trit_layout_bytes says. */
+trit_status trit_pack_ternary(int32_t layout, const int8_t *codes, int64_t n, int64_t k, uint8_t *out,
+                              uint64_t out_bytes, trit_error *err);
+trit_status trit_unpack_ternary(int32_t layout, const uint8_t *packed, uint64_t bytes, int64_t n, int64_t k,
+                                int8_t *codes, trit_error *err);
 /* TRIT_LAYOUT_T2_P64G4 bytes of (n, k) -> TRIT_LAYOUT_T5_P64G4, and back. */
 trit_status trit_pack_dense(const uint8_t *t2, uint64_t t2_bytes, int64_t n, int64_t k, uint8_t *out,
                             uint64_t out_bytes, trit_error *err);
@@ -260,6 +267,7 @@ typedef struct trit_session_options {
     int32_t max_rows;    /* most rows of a step */
     int32_t max_seqs;    /* most sequences of a step */
     int32_t max_outputs; /* most output rows of a step */
+    int32_t no_skip;     /* non-zero: read also the weights that an exact zero makes needless; the same bits, slower */
 } trit_session_options;
 
 typedef struct trit_output {
@@ -299,6 +307,8 @@ typedef struct trit_session_stats {
     uint64_t head_rows, screened_rows, undecided_rows;
     uint64_t finished_panels; /* candidates of screened rows finished from the low plane, 16 ids at a time */
     uint64_t head_bytes;      /* read of the head's planes */
+    uint64_t gates, gates_closed;     /* gates, and how many were seen to be 0 or below (none where nothing is skipped) */
+    uint64_t bytes_skipped;           /* of the ternary body, which a step reads once otherwise */
 } trit_session_stats;
 void trit_session_read_stats(const trit_session *session, trit_session_stats *out);
 

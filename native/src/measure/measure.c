@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "ffn.h"
 #include "linear.h"
 #include "measure/int8.h"
 #include "mem.h"
@@ -133,11 +134,12 @@ static void run_all_linears(trit_session *s, size_t rows)
         const trit_linear_job o = {&linears[TRIT_T_O], s->y, s->hidden_stride};
         const trit_linear_job gate_up[] = {{&linears[TRIT_T_GATE], s->gate, s->ffn_stride},
                                            {&linears[TRIT_T_UP], s->up, s->ffn_stride}};
-        const trit_linear_job down = {&linears[TRIT_T_DOWN], s->y, s->hidden_stride};
         trit_linear_run(s, qkv, 3, rows);
         trit_linear_run(s, &o, 1, rows);
         trit_linear_run(s, gate_up, 2, rows);
-        trit_linear_run(s, &down, 1, rows);
+        for (size_t row = 0; row < rows; row++)
+            trit_ffn_list_inputs(s, &linears[TRIT_T_DOWN], row, rows);
+        trit_ffn_down(s, &linears[TRIT_T_DOWN], rows);
     }
 }
 

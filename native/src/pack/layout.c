@@ -17,7 +17,12 @@ uint64_t trit_layout_bytes(int32_t layout, int64_t n, int64_t k)
             return 0;
         break;
     case TRIT_LAYOUT_T2_P64G4: /* four weights to a byte */
+    case TRIT_LAYOUT_T2_COLS:
         if (!checked_mul(round_up(n, TRIT_PANEL), round_up(k, 64) / 4, &elements))
+            return 0;
+        break;
+    case TRIT_LAYOUT_T2_ROWS:
+        if (!checked_mul((uint64_t)n, round_up(k, 256) / 4, &elements))
             return 0;
         break;
     case TRIT_LAYOUT_T5_P64G4: /* five to a byte, but for the groups left over */

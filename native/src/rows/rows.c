@@ -241,7 +241,7 @@ static void relu2_mul(const float *g, const float *u, size_t n, float *m)
 {
     for (size_t i = 0; i < n; i++) {
         float r = g[i] < 0.0f ? 0.0f : g[i];
-        m[i] = (r * r) * u[i];
+        m[i] = r == 0.0f ? 0.0f : (r * r) * u[i];
     }
 }
 

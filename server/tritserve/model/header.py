@@ -16,7 +16,7 @@ from msgspec import Meta
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-CONVERTER_VERSION = 1
+CONVERTER_VERSION = 2
 """Part of the cache key: raise it whenever the same checkpoint would give other bytes."""
 NUM_KNOWN_TOKENS = 8
 ALIGNMENT = 64
@@ -64,6 +64,8 @@ class Layout(IntEnum):
     T2_P64G4 = 3
     I16_P16G4 = 4
     T5_P64G4 = 5
+    T2_ROWS = 6
+    T2_COLS = 7
 
 
 WeightsName = Literal["auto", "fast", "dense"]
@@ -193,11 +195,13 @@ def layout_bytes(layout: Layout, n: int, k: int) -> int:
         return 4 * n * k
     if layout is Layout.I8:
         return n * k
-    if layout is Layout.T2_P64G4:
+    if layout in (Layout.T2_P64G4, Layout.T2_COLS):
         return _round_up(n, 64) * _round_up(k, 64) // 4
     if layout is Layout.T5_P64G4:
         blocks, left_over = divmod(_round_up(k, 64) // 4, 5)
         return _round_up(n, 64) * (4 * blocks + left_over)
+    if layout is Layout.T2_ROWS:
+        return n * _round_up(k, 256) // 4
     return 2 * _round_up(n, 16) * _round_up(k, 64)
 
 
@@ -207,9 +211,12 @@ def weights_digest(architecture: Architecture, tensors: Iterable[Tensor]) -> str
     return hashlib.sha256(msgspec.json.encode([architecture, rows])).hexdigest()
 
 
+_SKIPPING = {TensorKind.UP: Layout.T2_ROWS, TensorKind.DOWN: Layout.T2_COLS}
+
+
 def layout_fits(kind: TensorKind, layout: Layout) -> bool:
     """Tell whether the library reads a ternary tensor of this kind in this layout."""
-    return kind in TERNARY_KINDS and layout in (Layout.T2_P64G4, Layout.T5_P64G4)
+    return kind in TERNARY_KINDS and layout in (Layout.T2_P64G4, Layout.T5_P64G4, _SKIPPING.get(kind))
 
 
 class TensorSpec(NamedTuple):
@@ -228,9 +235,14 @@ class TensorSpec(NamedTuple):
 
 
 def expected_tensors(architecture: Architecture, *, tied_head: bool, dense: bool = False) -> Iterator[TensorSpec]:
-    """Yield every tensor that a model of these dimensions has, in file order. ``dense``: ternary weights five in a byte."""
+    """Yield every tensor that a model of these dimensions has, in file order, in the layout that conversion gives it.
+
+    Squared ReLU leaves many rows of ``up`` and columns of ``down`` without effect, so these come in layouts that such can be left out of.
+    ``dense``: ternary weights five in a byte, all of them.
+    """
     ternary = Layout.T5_P64G4 if dense else Layout.T2_P64G4
     a, kind = architecture, TensorKind
+    skips = a.activation is Activation.RELU2 and not dense
     q_size, kv_size = a.n_heads * a.head_dim, a.n_kv_heads * a.head_dim
     planes, f32 = Layout.I16_P16G4, Layout.F32
     yield TensorSpec(kind.EMBED, -1, planes, a.vocab, a.hidden)
@@ -248,7 +260,7 @@ def expected_tensors(architecture: Architecture, *, tied_head: bool, dense: bool
             (kind.UP, a.intermediate, a.hidden),
             (kind.DOWN, a.hidden, a.intermediate),
         ):
-            yield TensorSpec(part, layer, ternary, n, k)
+            yield TensorSpec(part, layer, _SKIPPING.get(part, ternary) if skips else ternary, n, k)
         yield TensorSpec(kind.NORM_FFN, layer, f32, a.hidden, 1)
         if a.sub_norms:
             yield TensorSpec(kind.NORM_ATTN_SUB, layer, f32, q_size, 1)

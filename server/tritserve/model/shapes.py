@@ -196,7 +196,39 @@ def _dense(value: NDArray[np.int32]) -> NDArray[np.uint8]:
 
 
 def _ternary_chunks(tiles: _Tiles, spec: TensorSpec, rng: np.random.Generator) -> Iterator[memoryview]:
-    """Random codes; outputs and inputs beyond the shape are weight 0 (code 1), as the layout demands."""
+    """Random codes; outputs and inputs beyond the shape are weight 0 (code 1), as the layouts demand."""
+    if spec.layout is Layout.T2_ROWS:
+        padding = _padding_of(spec.k, units=(spec.k + 255) // 256, width=64)
+        yield from _runs(tiles.codes, spec.n, padding, rng)
+    elif spec.layout is Layout.T2_COLS:
+        padding = _padding_of(spec.n, units=(spec.n + 63) // 64, width=16)
+        yield from _runs(tiles.codes, spec.k, padding, rng)
+        yield np.full((-spec.k % 64) * padding.size, 0x55, dtype=np.uint8).data
+    else:
+        yield from _panels(tiles, spec, rng)
+
+
+def _padding_of(size: int, *, units: int, width: int) -> NDArray[np.uint8]:
+    """Return the bits of padding in a run of units of ``width`` bytes, whose field f holds ``width`` elements from f * ``width`` on."""
+    element = np.arange(units * 4 * width).reshape(units, 4, width)
+    bits = np.where(element >= size, np.uint8(3), np.uint8(0)) << np.array([[0], [2], [4], [6]], dtype=np.uint8)
+    padding: NDArray[np.uint8] = np.bitwise_or.reduce(bits, axis=1).reshape(-1)
+    return padding
+
+
+def _runs(
+    tile: NDArray[np.uint8], count: int, padding: NDArray[np.uint8], rng: np.random.Generator
+) -> Iterator[memoryview]:
+    if not padding.any():
+        for piece in _tiled(tile, count * padding.size, rng):
+            yield piece.data
+        return
+    for _ in range(count):
+        run = np.concatenate(list(_tiled(tile, padding.size, rng)))
+        yield (run & ~padding | padding & np.uint8(0x55)).data
+
+
+def _panels(tiles: _Tiles, spec: TensorSpec, rng: np.random.Generator) -> Iterator[memoryview]:
     dense = spec.layout is Layout.T5_P64G4
     pad_k, groups = -spec.k % 64, (spec.k + 63) // 64 * 16
     panel_bytes = groups * 64

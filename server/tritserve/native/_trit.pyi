@@ -106,12 +106,16 @@ class Options(CData):
     max_rows: int
     max_seqs: int
     max_outputs: int
+    no_skip: int
 
 class Stats(CData):
     steps: int
     rows: int
     down_inputs: int
     down_zeros: int
+    gates: int
+    gates_closed: int
+    bytes_skipped: int
 
 class _FFI:
     NULL: CData
@@ -179,8 +183,12 @@ class _Lib:
     def trit_model_isa(self, model: Pointer) -> int: ...
     def trit_model_body_bytes(self, model: Pointer) -> int: ...
     def trit_model_head_bytes(self, model: Pointer) -> int: ...
-    def trit_pack_ternary(self, codes: CData, n: int, k: int, out: CData, out_bytes: int, err: Error) -> int: ...
-    def trit_unpack_ternary(self, packed: CData, bytes: int, n: int, k: int, codes: CData, err: Error) -> int: ...
+    def trit_pack_ternary(
+        self, layout: int, codes: CData, n: int, k: int, out: CData, out_bytes: int, err: Error
+    ) -> int: ...
+    def trit_unpack_ternary(
+        self, layout: int, packed: CData, bytes: int, n: int, k: int, codes: CData, err: Error
+    ) -> int: ...
     def trit_pack_dense(
         self, t2: CData, t2_bytes: int, n: int, k: int, out: CData, out_bytes: int, err: Error
     ) -> int: ...

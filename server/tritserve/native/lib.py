@@ -197,12 +197,21 @@ class Session(_Handle):
     """Threads and scratch for steps of up to the given sizes."""
 
     def __init__(
-        self, model: Model, kv: KvPool, *, n_threads: int, max_rows: int, max_seqs: int, max_outputs: int
+        self,
+        model: Model,
+        kv: KvPool,
+        *,
+        n_threads: int,
+        max_rows: int,
+        max_seqs: int,
+        max_outputs: int,
+        skip_zeros: bool = True,
     ) -> None:
-        """Allocate everything a step needs. Raises NativeError."""
+        """Allocate everything a step needs. Without ``skip_zeros`` needless weights are read, too. Raises NativeError."""
         options = ffi.new("trit_session_options *")
         options.n_threads, options.max_rows = n_threads, max_rows
         options.max_seqs, options.max_outputs = max_seqs, max_outputs
+        options.no_skip = not skip_zeros
         place, error = ffi.new("trit_session **"), new_error()
         check(lib.trit_session_create(place, model.pointer, kv.pointer, options, error), error)
         super().__init__(place, lib.trit_session_destroy, (model, kv))
@@ -240,7 +249,7 @@ class Session(_Handle):
         """Return the counters."""
         c = ffi.new("trit_session_stats *")
         lib.trit_session_read_stats(self.pointer, c)
-        return SessionStats(c.steps, c.rows, c.down_inputs, c.down_zeros)
+        return SessionStats(c.steps, c.rows, c.down_inputs, c.down_zeros, c.gates, c.gates_closed, c.bytes_skipped)
 
     def time_linears(self, rows: int, repeats: int) -> float:
         """Return the seconds of all ternary linears once for ``rows`` rows, best of ``repeats``. Raises NativeError."""

@@ -18,6 +18,8 @@ LAYOUT_I8 = 2
 LAYOUT_T2_P64G4 = 3
 LAYOUT_I16_P16G4 = 4
 LAYOUT_T5_P64G4 = 5
+LAYOUT_T2_ROWS = 6
+LAYOUT_T2_COLS = 7
 HEAD_PANEL = lib.TRIT_HEAD_PANEL
 
 
@@ -31,11 +33,13 @@ def layout_bytes(layout: int, n: int, k: int) -> int:
 def pack_ternary(codes: NDArray[np.int8], layout: int = LAYOUT_T2_P64G4) -> NDArray[np.uint8]:
     """Pack (n, k) int8 codes in {-1, 0, 1} to the bytes of a ternary layout. Raises NativeError."""
     n, k = codes.shape
-    packed = np.empty(layout_bytes(LAYOUT_T2_P64G4, n, k), dtype=np.uint8)
+    if layout == LAYOUT_T5_P64G4:
+        return pack_dense(pack_ternary(codes), n, k)
+    packed = np.empty(layout_bytes(layout, n, k), dtype=np.uint8)
     error = new_error()
     source, target = view("codes", codes, np.int8, (n, k)), view("out", packed, np.uint8, (None,), writable=True)
-    check(lib.trit_pack_ternary(source, n, k, target, packed.size, error), error)
-    return pack_dense(packed, n, k) if layout == LAYOUT_T5_P64G4 else packed
+    check(lib.trit_pack_ternary(layout, source, n, k, target, packed.size, error), error)
+    return packed
 
 
 def pack_dense(packed: NDArray[np.uint8], n: int, k: int) -> NDArray[np.uint8]:
@@ -56,12 +60,12 @@ def unpack_dense(dense: NDArray[np.uint8], n: int, k: int) -> NDArray[np.uint8]:
     return packed
 
 
-def unpack_ternary(packed: NDArray[np.uint8], n: int, k: int) -> NDArray[np.int8]:
-    """Invert pack_ternary: T2_P64G4 bytes to (n, k) int8. Raises NativeError if a code is 3."""
+def unpack_ternary(packed: NDArray[np.uint8], n: int, k: int, layout: int = LAYOUT_T2_P64G4) -> NDArray[np.int8]:
+    """Invert pack_ternary: bytes of a ternary layout to (n, k) int8. Raises NativeError if a code is 3."""
     codes = np.empty((n, k), dtype=np.int8)
     error = new_error()
     source, target = view("packed", packed, np.uint8, (None,)), view("codes", codes, np.int8, (n, k), writable=True)
-    check(lib.trit_unpack_ternary(source, packed.size, n, k, target, error), error)
+    check(lib.trit_unpack_ternary(layout, source, packed.size, n, k, target, error), error)
     return codes
 
 

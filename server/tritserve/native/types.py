@@ -171,9 +171,16 @@ class StepBatch:
 
 @dataclass(frozen=True, slots=True)
 class SessionStats:
-    """Counters of a session since it was created."""
+    """Counters of a session since it was created.
+
+    ``gates_closed`` of the ``gates`` were zero or below, ``down_zeros`` of the ``down_inputs`` zero; ``bytes_skipped`` of the ternary body
+    were not read for it.
+    """
 
     steps: int
     rows: int
     down_inputs: int
     down_zeros: int
+    gates: int
+    gates_closed: int
+    bytes_skipped: int

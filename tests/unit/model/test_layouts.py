@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from layouts import dense_panels, head_planes, ternary_panels
+from layouts import dense_panels, head_planes, ternary_columns, ternary_panels, ternary_rows
 
 from tritserve.model.header import Layout, layout_bytes
 from tritserve.model.random_checkpoint import pack_hf
@@ -33,6 +33,16 @@ def test_native_ternary_packing_equals_the_numpy_reading(shape: tuple[int, int])
     assert np.array_equal(packed, ternary_panels(codes))
     assert np.array_equal(packing.unpack_ternary(packed, *shape), codes)
     assert packed.size == layout_bytes(Layout.T2_P64G4, *shape)
+
+
+@pytest.mark.parametrize("layout", [Layout.T2_ROWS, Layout.T2_COLS])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_layouts_made_for_skipping_equal_the_numpy_reading(shape: tuple[int, int], layout: Layout) -> None:
+    codes = np.random.default_rng(3).integers(-1, 2, shape, dtype=np.int8)
+    packed = packing.pack_ternary(codes, layout)
+    assert np.array_equal(packed, ternary_rows(codes) if layout is Layout.T2_ROWS else ternary_columns(codes))
+    assert np.array_equal(packing.unpack_ternary(packed, *shape, layout), codes)
+    assert packed.size == layout_bytes(layout, *shape)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

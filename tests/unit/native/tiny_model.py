@@ -16,7 +16,9 @@ from tritserve.native.packing import (
     LAYOUT_F32,
     LAYOUT_I8,
     LAYOUT_I16_P16G4,
+    LAYOUT_T2_COLS,
     LAYOUT_T2_P64G4,
+    LAYOUT_T2_ROWS,
     layout_bytes,
     pack_head,
     pack_ternary,
@@ -43,6 +45,7 @@ SMALL = Arch(
     norm_eps=1e-5,
 )
 LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
+LAYOUTS = {"up": LAYOUT_T2_ROWS, "down": LAYOUT_T2_COLS}
 KINDS = {name: kind for kind, name in enumerate(LINEARS)}
 
 
@@ -214,7 +217,8 @@ def _lay_out(arch: Arch, model: NumpyModel, *, tied: bool) -> tuple[list[TensorE
         for name, kind in KINDS.items():
             linear: TernaryLinear = getattr(layer, name)
             n, k = linear.codes.shape
-            add(kind, at, LAYOUT_T2_P64G4, (n, k), pack_ternary(linear.codes), linear.scale)
+            layout = LAYOUTS.get(name, LAYOUT_T2_P64G4)
+            add(kind, at, layout, (n, k), pack_ternary(linear.codes, layout), linear.scale)
         add_floats(7, at, layer.input_layernorm)
         add_floats(9, at, layer.post_attention_layernorm)
         if layer.attn_sub_norm is not None and layer.ffn_sub_norm is not None:
