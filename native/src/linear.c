@@ -3,15 +3,35 @@
 #include "mem.h"
 
 /* Rows that are "few": one register tile of vectors, and less than half a tile of AMX. Any choice gives the same bits. */
-enum { FEW_MAX_ROWS = 6, MAX_UNIT_PANELS = 16, UNITS_PER_THREAD = 6 };
+enum { FEW_MAX_ROWS = 6 };
+
+/*
+ * A unit is UNIT_ROWS rows (whole tiles of every kernel; with 2,560 inputs half of a second-level cache) x as many panels as make
+ * UNIT_BYTES of weights, counted once per row, and at least three units per thread. All of a batch-1 step's linears in 24.9 ms with a
+ * twelfth of the panels a unit, whatever their size, 25.1 with 64 KiB, 24.6 with 128, 23.9 with 256, 24.2 with 512 (2B4T's shape, two
+ * threads, AMD EPYC, Zen 3): short units break the streams up, long ones let a thread wait at the end.
+ */
+enum { UNIT_ROWS = 96, ROW_STEP = 16, UNIT_BYTES = 256 << 10, MAX_UNIT_PANELS = 16, UNITS_PER_THREAD = 3 };
 
 typedef struct work {
     trit_session *session;
     const trit_linear_job *jobs;
     size_t n_jobs, n_rows;
-    size_t unit_panels;
-    size_t first_unit[4]; /* of each job, and the end */
+    size_t unit_rows, unit_panels, row_blocks;
+    size_t first_unit[4]; /* of each job, and the end; within a job by blocks of rows, then panels */
 } work;
+
+/* A unit's part of a job; x, x_sum, row_scale and y at its first row. */
+typedef struct part {
+    const trit_linear *linear;
+    size_t n_rows, panel0, panel1;
+    const int8_t *x;
+    size_t x_stride;
+    const int32_t *x_sum;
+    const float *row_scale;
+    float *y;
+    size_t y_stride;
+} part;
 
 size_t trit_linear_x_stride(const trit_linear *linear)
 {
@@ -24,64 +44,89 @@ static trit_ternary_fn *kernel_of_rows(const trit_kernels *k, size_t n_rows)
 }
 
 /* Several rows of a dense linear: each panel is expanded once and multiplied like any other, as if it were the only one. */
-static void run_dense_panels(const trit_session *s, const trit_linear_job *job, const float *row_scale, size_t n_rows,
-                             size_t panel0, size_t panel1, uint8_t *expanded)
+static void run_dense_panels(const trit_kernels *k, const part *p, uint8_t *expanded)
 {
-    const trit_linear *linear = job->linear;
-    const trit_kernels *k = &s->model->kernels;
-    trit_ternary_fn *kernel = kernel_of_rows(k, n_rows);
-    for (size_t panel = panel0; panel < panel1; panel++) {
+    const trit_linear *linear = p->linear;
+    trit_ternary_fn *kernel = kernel_of_rows(k, p->n_rows);
+    for (size_t panel = p->panel0; panel < p->panel1; panel++) {
         k->expand(linear->w + panel * trit_dense_vectors(linear->groups) * 64, linear->groups, expanded);
-        kernel(s->x_q, trit_linear_x_stride(linear), s->x_sum, n_rows, expanded, linear->groups, 0, 1,
-               linear->n - panel * TRIT_PANEL, row_scale, job->y + panel * TRIT_PANEL, job->y_stride);
+        kernel(p->x, p->x_stride, p->x_sum, p->n_rows, expanded, linear->groups, 0, 1, linear->n - panel * TRIT_PANEL,
+               p->row_scale, p->y + panel * TRIT_PANEL, p->y_stride);
     }
+}
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static size_t panel_units(const work *w, const trit_linear *linear)
+{
+    return (linear->n_panels + w->unit_panels - 1) / w->unit_panels;
+}
+
+static part part_of_unit(const work *w, size_t item)
+{
+    const trit_session *s = w->session;
+    size_t job = 0;
+    while (item >= w->first_unit[job + 1])
+        job++;
+    const trit_linear *linear = w->jobs[job].linear;
+    size_t unit = item - w->first_unit[job], units = panel_units(w, linear);
+    size_t row0 = unit / units * w->unit_rows, panel0 = unit % units * w->unit_panels;
+    size_t x_stride = trit_linear_x_stride(linear), y_stride = w->jobs[job].y_stride;
+    return (part){.linear = linear,
+                  .n_rows = smaller(w->unit_rows, w->n_rows - row0),
+                  .panel0 = panel0,
+                  .panel1 = smaller(panel0 + w->unit_panels, linear->n_panels),
+                  .x = s->x_q + row0 * x_stride,
+                  .x_stride = x_stride,
+                  .x_sum = s->x_sum + row0,
+                  .row_scale = s->row_scale + job * (size_t)s->options.max_rows + row0,
+                  .y = w->jobs[job].y + row0 * y_stride,
+                  .y_stride = y_stride};
 }
 
 static void run_unit(void *context, size_t item, size_t thread)
 {
     const work *w = context;
     const trit_session *s = w->session;
-    size_t job = 0;
-    while (item >= w->first_unit[job + 1])
-        job++;
-    const trit_linear *linear = w->jobs[job].linear;
-    size_t panel0 = (item - w->first_unit[job]) * w->unit_panels;
-    size_t panel1 = panel0 + w->unit_panels < linear->n_panels ? panel0 + w->unit_panels : linear->n_panels;
-    const float *row_scale = s->row_scale + job * (size_t)s->options.max_rows;
     const trit_kernels *k = &s->model->kernels;
-    if (linear->layout == TRIT_LAYOUT_T2_ROWS) {
-        size_t n1 = panel1 * TRIT_PANEL < linear->n ? panel1 * TRIT_PANEL : linear->n;
-        k->up_rows(s->x_q, trit_linear_x_stride(linear), s->x_sum, w->n_rows, linear->w, linear->stride_bytes,
-                   panel0 * TRIT_PANEL, n1, row_scale, NULL, w->jobs[job].y, w->jobs[job].y_stride);
+    const part p = part_of_unit(w, item);
+    if (p.linear->layout == TRIT_LAYOUT_T2_ROWS) {
+        k->up_rows(p.x, p.x_stride, p.x_sum, p.n_rows, p.linear->w, p.linear->stride_bytes, p.panel0 * TRIT_PANEL,
+                   smaller(p.panel1 * TRIT_PANEL, p.linear->n), p.row_scale, NULL, p.y, p.y_stride);
         return;
     }
-    int dense = linear->layout == TRIT_LAYOUT_T5_P64G4;
-    if (dense && w->n_rows > 1) {
-        run_dense_panels(s, &w->jobs[job], row_scale, w->n_rows, panel0, panel1, s->threads[thread].panel);
+    int dense = p.linear->layout == TRIT_LAYOUT_T5_P64G4;
+    if (dense && p.n_rows > 1) {
+        run_dense_panels(k, &p, s->threads[thread].panel);
         return;
     }
-    trit_ternary_fn *kernel = dense ? k->gemv_dense : w->n_rows == 1 ? k->gemv : kernel_of_rows(k, w->n_rows);
-    kernel(s->x_q, trit_linear_x_stride(linear), s->x_sum, w->n_rows, linear->w, linear->groups, panel0, panel1,
-           linear->n, row_scale, w->jobs[job].y, w->jobs[job].y_stride);
+    trit_ternary_fn *kernel = dense ? k->gemv_dense : p.n_rows == 1 ? k->gemv : kernel_of_rows(k, p.n_rows);
+    kernel(p.x, p.x_stride, p.x_sum, p.n_rows, p.linear->w, p.linear->groups, p.panel0, p.panel1, p.linear->n,
+           p.row_scale, p.y, p.y_stride);
 }
 
-/* Even, so that a kernel may take two panels at once; small enough that threads of unequal speed end together. */
-static size_t choose_unit(const trit_linear_job *jobs, size_t n_jobs, size_t n_threads)
+static void choose_units(work *w, size_t n_threads)
 {
-    size_t panels = 0;
-    for (size_t job = 0; job < n_jobs; job++)
-        panels += jobs[job].linear->n_panels;
-    size_t unit = trit_round_up(panels / (n_threads * UNITS_PER_THREAD) + 1, 2);
-    return unit < MAX_UNIT_PANELS ? unit : (size_t)MAX_UNIT_PANELS;
+    size_t panels = 0, panel_bytes = trit_linear_x_stride(w->jobs[0].linear) * TRIT_PANEL / 4;
+    for (size_t job = 0; job < w->n_jobs; job++)
+        panels += w->jobs[job].linear->n_panels;
+    size_t blocks = (w->n_rows + UNIT_ROWS - 1) / UNIT_ROWS, wanted = UNITS_PER_THREAD * n_threads / panels + 1;
+    blocks = blocks > wanted ? blocks : wanted; /* panels are few: split the rows further */
+    w->unit_rows = smaller(trit_round_up((w->n_rows + blocks - 1) / blocks, ROW_STEP), w->n_rows);
+    w->row_blocks = (w->n_rows + w->unit_rows - 1) / w->unit_rows;
+    size_t most = smaller(panels / (UNITS_PER_THREAD * n_threads) + 1, MAX_UNIT_PANELS);
+    w->unit_panels = smaller(UNIT_BYTES / (panel_bytes * w->unit_rows) + 1, most);
 }
 
 void trit_linear_run(trit_session *s, const trit_linear_job *jobs, size_t n_jobs, size_t n_rows)
 {
     work w = {.session = s, .jobs = jobs, .n_jobs = n_jobs, .n_rows = n_rows};
-    w.unit_panels = choose_unit(jobs, n_jobs, s->n_threads);
+    choose_units(&w, s->n_threads);
     for (size_t job = 0; job < n_jobs; job++) {
-        size_t units = (jobs[job].linear->n_panels + w.unit_panels - 1) / w.unit_panels;
-        w.first_unit[job + 1] = w.first_unit[job] + units;
+        w.first_unit[job + 1] = w.first_unit[job] + w.row_blocks * panel_units(&w, jobs[job].linear);
         float *row_scale = s->row_scale + job * (size_t)s->options.max_rows;
         for (size_t row = 0; row < n_rows; row++)
             row_scale[row] = jobs[job].linear->scale * s->x_scale[row];

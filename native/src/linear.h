@@ -1,5 +1,5 @@
 /*
- * linear.h - ternary linears of a step: one work list of panel ranges over up to three linears that read the same int8 rows (q, k, v;
+ * linear.h - ternary linears of a step: one work list of row and panel ranges over up to three linears that read the same int8 rows (q, k, v;
  * gate, up), so that a fork covers them all.
  */
 #ifndef TRIT_LINEAR_H

@@ -12,7 +12,7 @@
 
 trit_ternary_fn trit_gemm_i8t2_6x16__avx2;
 
-enum { BLOCK = CODES_GROUPS, MAX_ROWS = 21 * TILE_ROWS, FIELDS = 4, FEW = 2 };
+enum { BLOCK = CODES_GROUPS, MAX_ROWS = 16 * TILE_ROWS, FIELDS = 4, FEW = 2 };
 
 /* The exact sums so far of up to MAX_ROWS rows of a panel, in order of outputs. */
 typedef int32_t panel_sums[MAX_ROWS][TRIT_PANEL];
