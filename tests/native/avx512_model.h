@@ -104,6 +104,19 @@ MODEL void _mm512_mask_storeu_ps(void *to, __mmask16 mask, __m512 a)
     EACH_DWORD if (mask >> i & 1) memcpy((char *)to + 4 * i, &a.lane[i], 4);
 }
 
+/* VPERMI2B (VBMI): byte i of the result is byte index[i] & 127 of a (below 64) and b. */
+MODEL __m512i _mm512_permutex2var_epi8(__m512i a, __m512i index, __m512i b)
+{
+    uint8_t from[128], which[64], to[64];
+    memcpy(from, &a, 64);
+    memcpy(from + 64, &b, 64);
+    memcpy(which, &index, 64);
+    for (int i = 0; i < 64; i++)
+        to[i] = from[which[i] & 127];
+    memcpy(&a, to, 64);
+    return a;
+}
+
 /* ---- integers --------------------------------------------------------------------------------------------------- */
 
 MODEL __m512i _mm512_and_si512(__m512i a, __m512i b)
@@ -184,6 +197,12 @@ MODEL int32_t _mm512_reduce_add_epi32(__m512i a)
 MODEL __m512i _mm512_sub_epi32(__m512i a, __m512i b)
 {
     EACH_DWORD a.dword[i] -= b.dword[i];
+    return a;
+}
+
+MODEL __m512i _mm512_slli_epi32(__m512i a, unsigned count)
+{
+    EACH_DWORD a.dword[i] = count > 31 ? 0 : a.dword[i] << count;
     return a;
 }
 

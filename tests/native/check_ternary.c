@@ -217,6 +217,9 @@ void check_gemm(const kc_kernel *kernel, int bench)
         compare(kernel, 64, 130, 600, FILL_RANDOM);
         compare(kernel, 65, 64, 2560, FILL_MIXED_SIGN);
         compare(kernel, 150, 100, 300, FILL_RANDOM);
+        /* past what a kernel takes at once: of rows, of the inputs of many rows */
+        compare(kernel, 300, 70, 130, FILL_RANDOM);
+        compare(kernel, 140, 16, 6912, FILL_PLUS);
         return;
     }
     size_t m = kernel->isa == TRIT_ISA_REF ? 2 : 512;
