@@ -44,7 +44,10 @@ class Grammar(msgspec.Struct, frozen=True):
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
-    """What the sampler needs of one sequence (docs/numerics.md, "Sampling"). ``seed`` is the choice's own, unsigned 64 bit."""
+    """What the sampler needs of one sequence (docs/numerics.md, "Sampling"). ``seed`` is the choice's own, unsigned 64 bit.
+
+    ``num_top_logprobs`` -1: no log-probabilities at all, which costs less; 0: that of the chosen token.
+    """
 
     seed: int
     temperature: float = 1.0
@@ -56,7 +59,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     frequency_penalty: float = 0.0
     logit_bias: dict[int, float] = {}
     allowed_token_ids: list[int] | None = None
-    num_top_logprobs: int = 0
+    num_top_logprobs: int = -1
 
 
 class Start(msgspec.Struct, frozen=True, tag="start", kw_only=True):
@@ -179,7 +182,8 @@ class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TokenEvent(msgspec.Struct, frozen=True, array_like=True):
-    """One new token of a sequence; ``index`` counts completion tokens from 0. ``finish`` ends the sequence."""
+    """One new token of a sequence; ``index`` counts completion tokens from 0. ``logprob`` is 0 if none was asked for. ``finish`` ends the
+    sequence."""
 
     seq_id: int
     index: int
@@ -217,6 +221,9 @@ class StepStats(msgspec.Struct, frozen=True, array_like=True):
     num_evictions: int
     num_preemptions: int = 0
     mask_seconds: list[float] = []  # time each grammar mask of the step took, beside the forward pass
+    num_screened_rows: int = 0  # rows chosen from the output head's high plane
+    num_undecided_rows: int = 0  # of them, those that then read the low plane whole
+    num_finished_candidates: int = 0  # looked up in the low plane one by one
 
 
 class StepDone(msgspec.Struct, frozen=True, tag="step_done", kw_only=True):

@@ -43,6 +43,7 @@ ENDPOINTS = ("chat", "completions", "messages", "responses")
 OUTCOMES = ("stop", "length", "cancelled", "timeout", "error", "rejected")
 REJECT_REASONS = ("queue_full", "tokens_full", "draining", "too_long", "invalid")
 STEP_KINDS = ("prefill", "decode", "mixed")
+HEAD_READS = ("candidates", "whole")
 PROMPT_SOURCES = ("computed", "cached")
 
 # fmt: off
@@ -139,6 +140,15 @@ class Telemetry(PoolObserver):
         self._evictions = counter("prefix_cache_evictions_total", "Cached blocks given up for others.").labels(model)
 
         # engine
+        self._screened = known(
+            counter(
+                "screened_tokens_total", "Tokens chosen by bounds, by what was read of the head's low plane.", "read"
+            ),
+            HEAD_READS,
+        )
+        self._head_candidates = counter(
+            "screened_candidates_total", "Candidates of such tokens looked up in the low plane one by one."
+        ).labels(model)
         self._step = known(
             histogram("engine_step_seconds", STEP_BUCKETS, "One model step, by what was in it.", "kind"), STEP_KINDS
         )
@@ -296,6 +306,9 @@ class Telemetry(PoolObserver):
             self._evictions.inc(stats.num_evictions)
         if not num_rows:
             return
+        self._screened.labels(self._model, "candidates").inc(stats.num_screened_rows - stats.num_undecided_rows)
+        self._screened.labels(self._model, "whole").inc(stats.num_undecided_rows)
+        self._head_candidates.inc(stats.num_finished_candidates)
         kind = "decode" if not stats.num_prefill_rows else "mixed" if stats.num_decode_rows else "prefill"
         self._step.labels(self._model, kind).observe(stats.seconds)
         self._batch_size.observe(stats.num_running)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tritserve.engine.model_runner import NO_TOKEN, NONFINITE_TOKEN, Choice, RunnerInfo
+from tritserve.engine.model_runner import NO_TOKEN, NONFINITE_TOKEN, Choice, HeadCounts, RunnerInfo
 from tritserve.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -94,6 +94,9 @@ class FakeRunner:
             self.blocks["cells"][block, position % BLOCK] = token
         return [self._answer(batch, owner, output) for output in batch.outputs]
 
+    def head_counts(self) -> HeadCounts:
+        return HeadCounts(0, 0, 0)
+
     def commit(self, block: int, digest: bytes) -> None:
         self.blocks["name"][block] = np.frombuffer(digest, "u1")
         self.blocks["mark"][block] = 1
@@ -129,7 +132,7 @@ class FakeRunner:
             if not len(allowed):
                 return Choice(NO_TOKEN, 0.0, [])
             token = int(allowed[token % len(allowed)])
-        return Choice(token, -position / 8, [(token, -position / 8)] * output.num_top)
+        return Choice(token, -position / 8, [(token, -position / 8)] * max(output.num_top, 0))
 
     @staticmethod
     def _allowed(output: Output) -> np.ndarray:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from prometheus_client import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
@@ -186,6 +187,16 @@ def test_steps_are_told_apart_by_what_was_in_them(rows: tuple[int, int], kind: s
     assert value(metrics, "engine_step_seconds_count", kind=kind) == 1
     assert value(metrics, "engine_step_tokens_sum") == sum(rows)
     assert value(metrics, "engine_batch_size_sum") == 3
+
+
+def test_screened_tokens_are_told_apart_by_what_they_read_of_the_low_plane() -> None:
+    metrics = telemetry()
+    step = stats(0.1, 5, running=5)
+    screened = msgspec.structs.replace(step, num_screened_rows=5, num_undecided_rows=2, num_finished_candidates=40)
+    metrics.on_step(0, screened)
+    assert value(metrics, "screened_tokens_total", read="candidates") == 3
+    assert value(metrics, "screened_tokens_total", read="whole") == 2
+    assert value(metrics, "screened_candidates_total") == 40
 
 
 def test_news_without_a_step_is_no_step() -> None:

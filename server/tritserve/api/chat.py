@@ -98,5 +98,5 @@ def _options(body: ChatBody, front: Front) -> Options:
         front.settings,
         fresh_seed=secrets.randbits(64),
         max_tokens=limit_tokens(asked, front.settings, default=None, param=param),
-        num_top_logprobs=body.top_logprobs or 0,
+        num_top_logprobs=(body.top_logprobs or 0) if body.logprobs else -1,
     )

@@ -85,6 +85,6 @@ def _options(body: CompletionBody, front: Front) -> Options:
         front.settings,
         fresh_seed=secrets.randbits(64),
         max_tokens=limit_tokens(asked, front.settings, default=DEFAULT_MAX_TOKENS, param=param),
-        num_top_logprobs=max(num_top, 0),
+        num_top_logprobs=num_top,
         prompt_logprobs=num_top if body.echo else -1,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tritserve.cli.bench_limits import middle
-from tritserve.cli.bench_report import Sample, Shape, Work, row, spread
+from tritserve.cli.bench_report import Head, Sample, Shape, Work, row, spread
 from tritserve.cli.bench_steps import MAX_STEP_ROWS, WARM_UP_STEPS, decode_windows, prefill_prompt
 from tritserve.errors import SettingsError
 from tritserve.model.header import TERNARY_KINDS
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tritserve.cli.bench_limits import Limits
     from tritserve.isa import Isa
     from tritserve.model.packed_file import PackedModel
+    from tritserve.native.types import SessionStats
 
 PREFILL_REPEATS = 3
 BODY_ROUNDS = 5
@@ -97,8 +98,8 @@ def measure_steps(
             for sample in samples:
                 taken.append(sample)
                 peaks.append(limits.sample(isa, plan.threads))
-            share = _zero_share(session, before.down_inputs, before.down_zeros)
-            return row(work, taken, num_steps, shape, middle(peaks), share)
+            after = session.stats()
+            return row(work, taken, num_steps, shape, middle(peaks), _zero_share(before, after), _head(before, after))
 
         say(f"prefill of {context} tokens")
         prompt = rng.integers(0, model.vocab, context, dtype=np.int32)
@@ -148,10 +149,22 @@ def shape_of(packed: PackedModel, model: Model) -> Shape:
     arch = packed.header.architecture
     ternary = sum(tensor.n * tensor.k for tensor in packed.header.tensors if tensor.kind in TERNARY_KINDS)
     per_token = (model.kv_region_bytes(65) - model.kv_region_bytes(1)) // (64 * BLOCK_TOKENS)
-    return Shape(ternary, arch.vocab * arch.hidden, model.body_bytes, model.head_bytes, per_token)
+    return Shape(ternary, arch.vocab * arch.hidden, model.body_bytes, per_token)
 
 
-def _zero_share(session: Session, inputs_before: int, zeros_before: int) -> float:
-    after = session.stats()
-    inputs = after.down_inputs - inputs_before
-    return (after.down_zeros - zeros_before) / inputs if inputs else 0.0
+def _zero_share(before: SessionStats, after: SessionStats) -> float:
+    inputs = after.down_inputs - before.down_inputs
+    return (after.down_zeros - before.down_zeros) / inputs if inputs else 0.0
+
+
+def _head(before: SessionStats, after: SessionStats) -> Head:
+    rows = after.head_rows - before.head_rows
+    screened = after.screened_rows - before.screened_rows
+    undecided = after.undecided_rows - before.undecided_rows
+    finished = after.finished_panels - before.finished_panels
+    return Head(
+        bytes_per_row=(after.head_bytes - before.head_bytes) / rows,
+        planes_per_row=(2 * rows - screened + undecided) / rows,
+        finished_per_row=finished / max(screened, 1),
+        undecided_share=undecided / max(screened, 1),
+    )

@@ -1,9 +1,10 @@
 """The arithmetic of ``tritserve bench``: measured seconds and the machine's limits become rows. Pure.
 
-A step of B rows with O outputs does ``2 * (ternary weights * B + 4 * head weights * O)`` int8 operations (the head is int16 in
-two byte planes: four products) and reads the ternary body once, the head's two planes once, and the KV of every sequence. Its two
-shares are operations per second against the int8 peak of the instruction set and bytes per second against the read
-bandwidth, both measured in the same run with as many threads; the larger one names the limit.
+A step of B rows with O outputs does ``2 * (ternary weights * B + 2 * head weights * P)`` int8 operations, P counting an output once for
+the head's high plane and once more if it read the low plane whole (int16 by int8: two products a weight). It reads the ternary
+body once, of the head what the session says it read, and the KV of every sequence. Its two shares are operations per second
+against the int8 peak of the instruction set and bytes per second against the read bandwidth, both measured in the same run with as
+many threads; the larger one names the limit.
 """
 
 from __future__ import annotations
@@ -23,8 +24,18 @@ class Shape:
     ternary_weights: int
     head_weights: int
     body_bytes: int
-    head_bytes: int
     kv_bytes_per_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the output head really did, per output row: bytes read, planes read whole (1 to 2), candidates finished from the low plane,
+    and the share of rows whose low plane was read whole because the bounds did not decide."""
+
+    bytes_per_row: float
+    planes_per_row: float
+    finished_per_row: float
+    undecided_share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +67,16 @@ class Peak:
 
 
 def row(
-    work: Work, samples: list[Sample], num_steps: int, shape: Shape, peak: Peak, zero_share: float
+    work: Work, samples: list[Sample], num_steps: int, shape: Shape, peak: Peak, zero_share: float, head: Head
 ) -> dict[str, object]:
     """Return one row of the report. ``num_steps``: steps of all samples together; ``zero_share``: of the inputs of ``down``."""
     rates = [sample.num_tokens / sample.seconds for sample in samples]
     num_tokens = sum(sample.num_tokens for sample in samples)
     num_outputs = num_tokens if work.work == "decode" else len(samples)
     context_reads = num_tokens * work.context if work.work == "decode" else num_tokens * work.context // 2
-    num_heads = num_steps if work.work == "decode" else len(samples)
-    num_bytes = num_steps * shape.body_bytes + num_heads * shape.head_bytes + context_reads * shape.kv_bytes_per_token
-    num_ops = 2 * (shape.ternary_weights * num_tokens + 4 * shape.head_weights * num_outputs)
+    head_bytes = num_outputs * head.bytes_per_row
+    num_bytes = num_steps * shape.body_bytes + head_bytes + context_reads * shape.kv_bytes_per_token
+    num_ops = 2 * (shape.ternary_weights * num_tokens + 2 * shape.head_weights * head.planes_per_row * num_outputs)
     median = statistics.median(rates)
     memory = median * num_bytes / num_tokens / peak.read_bytes_per_second
     compute = median * num_ops / num_tokens / peak.int8_ops_per_second
@@ -73,6 +84,9 @@ def row(
         **asdict(work),
         "tokens_per_second": spread(rates),
         "bytes_per_token": round(num_bytes / num_tokens),
+        "head_bytes_per_token": round(head_bytes / num_tokens),
+        "head_finished_per_row": _short(head.finished_per_row),
+        "head_undecided_share": round(head.undecided_share, 4),
         "zero_share": round(zero_share, 4),
         "cpu_seconds_per_1000_tokens": _short(1000 * sum(sample.cpu_seconds for sample in samples) / num_tokens),
         "share_of_limit": round(max(memory, compute), 4),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tritserve.cli.bench_report import Sample
-from tritserve.native.types import Output, Sampling, StepBatch
+from tritserve.native.types import NO_LOGPROBS, Output, Sampling, StepBatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,11 @@ def prefill_prompt(session: Session, prompt: NDArray[np.int32], table: NDArray[n
     for start in range(0, len(prompt), MAX_STEP_ROWS):
         chunk = prompt[start : start + MAX_STEP_ROWS]
         end = start + len(chunk)
-        outputs = [Output(row=len(chunk) - 1, sampling=Sampling(position=end))] if end == len(prompt) else []
+        outputs = (
+            [Output(row=len(chunk) - 1, n_top=NO_LOGPROBS, sampling=Sampling(position=end))]
+            if end == len(prompt)
+            else []
+        )
         session.step(
             StepBatch(
                 token_ids=chunk,
@@ -58,7 +62,9 @@ def decode_windows(
     position = context
 
     def step(tokens: NDArray[np.int32]) -> NDArray[np.int32]:
-        outputs = [Output(row=index, sampling=Sampling(position=position + 1)) for index in range(batch)]
+        outputs = [
+            Output(row=index, n_top=NO_LOGPROBS, sampling=Sampling(position=position + 1)) for index in range(batch)
+        ]
         starts = np.full(batch, position, dtype=np.int32)
         made = StepBatch(token_ids=tokens, cu_rows=cu_rows, start_pos=starts, block_tables=tables, outputs=outputs)
         return np.array([choice.token for choice in session.step(made)], dtype=np.int32)

@@ -133,13 +133,14 @@ class EngineCore:
         engine is then no longer usable.
         """
         started = time.perf_counter()
-        num_evictions = self.blocks.num_evictions
+        num_evictions, head = self.blocks.num_evictions, self._runner.head_counts()
         schedule = self._scheduler.schedule() if self._scheduler.has_work else Schedule()
         results = _Results([], [], [])
         if schedule.rows:
             self._step += 1
             on_start(StepStarted(self._step, [_extent(rows) for rows in schedule.rows]))
             results = self._run(schedule)
+        head_after = self._runner.head_counts()
         num_decode_rows = sum(1 for event in results.tokens if event.index > 0)
         ends, self._ends = self._ends, []
         return StepDone(
@@ -159,6 +160,9 @@ class EngineCore:
                 num_evictions=self.blocks.num_evictions - num_evictions,
                 num_preemptions=schedule.num_preempted,
                 mask_seconds=results.mask_seconds,
+                num_screened_rows=head_after.screened - head.screened,
+                num_undecided_rows=head_after.undecided - head.undecided,
+                num_finished_candidates=head_after.finished - head.finished,
             ),
         )
 

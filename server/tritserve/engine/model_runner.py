@@ -36,6 +36,15 @@ class RunnerInfo:
     num_threads: int
 
 
+class HeadCounts(NamedTuple):
+    """Since the runner was made: rows chosen from the output head's high plane, of them those that then read the low plane whole, and
+    candidates looked up in the low plane one by one."""
+
+    screened: int
+    undecided: int
+    finished: int
+
+
 class ModelRunner(Protocol):
     """One model with its KV pool. Not thread-safe; ``step`` blocks for the whole model step."""
 
@@ -47,6 +56,10 @@ class ModelRunner(Protocol):
 
         Raises NativeError if the call was refused; then nothing is known about the blocks the rows were written to.
         """
+        ...
+
+    def head_counts(self) -> HeadCounts:
+        """Return the counters of the output head."""
         ...
 
     def commit(self, block: int, digest: bytes) -> None:

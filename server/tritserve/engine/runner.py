@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from tritserve.engine.block_hash import BLOCK_TOKENS
-from tritserve.engine.model_runner import Choice, RunnerInfo
+from tritserve.engine.model_runner import Choice, HeadCounts, RunnerInfo
 from tritserve.engine.scheduler import MAX_SCORING_ROWS
 from tritserve.errors import ModelFileError, NativeError
 from tritserve.isa import Isa
@@ -86,6 +86,11 @@ class NativeRunner:
             )
         )
         return [Choice(c.token, c.logprob, list(zip(c.top_ids, c.top_logprobs, strict=True))) for c in choices]
+
+    def head_counts(self) -> HeadCounts:
+        """Return the session's counters of the output head."""
+        stats = self._session.stats()
+        return HeadCounts(stats.screened_rows, stats.undecided_rows, stats.finished_panels)
 
     def commit(self, block: int, digest: bytes) -> None:
         """Seal a full block. Raises NativeError."""

@@ -59,7 +59,7 @@ def find_fault(submit: Submit, vocab: int) -> str | None:
         return f"a token id is outside the vocabulary of {vocab}"
     if not 0 <= params.seed < 2**64:
         return f"seed is {params.seed}, expected 64 bits"
-    if not (-1 <= submit.prompt_logprobs <= MAX_TOP and 0 <= params.num_top_logprobs <= MAX_TOP):
+    if not (-1 <= submit.prompt_logprobs <= MAX_TOP and -1 <= params.num_top_logprobs <= MAX_TOP):
         return f"more than {MAX_TOP} log-probabilities per position"
     if submit.grammar is not None and len(submit.grammar.source) > MAX_GRAMMAR_BYTES:
         return f"the grammar has more than {MAX_GRAMMAR_BYTES} characters"

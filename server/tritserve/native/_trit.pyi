@@ -116,6 +116,11 @@ class Stats(CData):
     gates: int
     gates_closed: int
     bytes_skipped: int
+    head_rows: int
+    screened_rows: int
+    undecided_rows: int
+    finished_panels: int
+    head_bytes: int
 
 class _FFI:
     NULL: CData

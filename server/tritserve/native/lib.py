@@ -249,7 +249,20 @@ class Session(_Handle):
         """Return the counters."""
         c = ffi.new("trit_session_stats *")
         lib.trit_session_read_stats(self.pointer, c)
-        return SessionStats(c.steps, c.rows, c.down_inputs, c.down_zeros, c.gates, c.gates_closed, c.bytes_skipped)
+        return SessionStats(
+            steps=c.steps,
+            rows=c.rows,
+            down_inputs=c.down_inputs,
+            down_zeros=c.down_zeros,
+            gates=c.gates,
+            gates_closed=c.gates_closed,
+            bytes_skipped=c.bytes_skipped,
+            head_rows=c.head_rows,
+            screened_rows=c.screened_rows,
+            undecided_rows=c.undecided_rows,
+            finished_panels=c.finished_panels,
+            head_bytes=c.head_bytes,
+        )
 
     def time_linears(self, rows: int, repeats: int) -> float:
         """Return the seconds of all ternary linears once for ``rows`` rows, best of ``repeats``. Raises NativeError."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 TOKEN_NONFINITE = -1
 TOKEN_NONE = -2
+NO_LOGPROBS = -1
+"""As ``n_top``: neither the token's own log-probability nor others, so that the head's low plane need not be read whole."""
 
 
 class ArchLike(Protocol):
@@ -138,7 +140,7 @@ GREEDY = Sampling()
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Output:
-    """A row whose logits are wanted: score ``target`` if it is an id, else choose by ``sampling``."""
+    """A row whose logits are wanted: score ``target`` if it is an id, else choose by ``sampling``. ``n_top`` may be NO_LOGPROBS."""
 
     row: int
     target: int = -1
@@ -148,7 +150,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The answer for one output: a token id, or TOKEN_NONFINITE or TOKEN_NONE. ``top_*`` descend."""
+    """The answer for one output: a token id, or TOKEN_NONFINITE or TOKEN_NONE. ``logprob`` is 0 if none were wanted. ``top_*`` descend."""
 
     token: int
     logprob: float
@@ -174,7 +176,8 @@ class SessionStats:
     """Counters of a session since it was created.
 
     ``gates_closed`` of the ``gates`` were zero or below, ``down_zeros`` of the ``down_inputs`` zero; ``bytes_skipped`` of the ternary body
-    were not read for it.
+    were not read for it. ``head_rows``: rows with outputs; of them ``screened_rows`` by the head's high plane, of those ``undecided_rows``
+    read the low plane whole; ``finished_panels``: candidates finished from it; ``head_bytes``: read of both.
     """
 
     steps: int
@@ -184,3 +187,8 @@ class SessionStats:
     gates: int
     gates_closed: int
     bytes_skipped: int
+    head_rows: int
+    screened_rows: int
+    undecided_rows: int
+    finished_panels: int
+    head_bytes: int
