@@ -68,32 +68,13 @@ static size_t leaders(candidates *c, float floor)
     return trit_rank_leaders(c->z, c->vocab, floor, c->s->entries, c->s->spare);
 }
 
-typedef enum verdict { KEPT, CUT, UNKNOWN } verdict;
-
-/* k is less than vocab. KEPT: there are no more; CUT: and everything left is exact. */
-static verdict filter_top_k(candidates *c, float z_max, size_t k)
+/* k is less than vocab. */
+static void filter_top_k(candidates *c, float z_max, size_t k)
 {
-    if (candidates_count(c, -CLAMP) <= k)
-        return KEPT;
-    float floor = floor_of_leaders(c, z_max, k);
-    if (c->screen != NULL) { /* the k-th largest of some exact values is a floor of the exact k-th */
-        if (!candidates_finish_from(c, floor))
-            return UNKNOWN;
-        size_t n = 0;
-        for (size_t id = 0; id < c->vocab; id++)
-            if (is_exact(c, id) && c->z[id] != REMOVED)
-                c->s->entries[n++] = trit_rank_entry(c->z[id], (uint32_t)id);
-        assert(n >= k);
-        trit_rank_sort(c->s->entries, c->s->spare, n);
-        floor = trit_rank_value(c->s->entries[k - 1]);
-        if (!candidates_finish_from(c, floor))
-            return UNKNOWN;
-    }
-    size_t n = leaders(c, floor);
+    size_t n = leaders(c, floor_of_leaders(c, z_max, k));
     assert(n >= k);
     (void)n;
     keep_up_to(c, c->s->entries[k - 1]);
-    return CUT;
 }
 
 /* Keeps an id while the mass ranked strictly above it is < top_p; mass over what top_k left, summed in rank order. */
@@ -117,7 +98,15 @@ static void filter_top_p(candidates *c, float z_max, float top_p)
     }
 }
 
-/* ---- top_p of one candidate, by bounds -------------------------------------------------------------------------- */
+/* ---- top_k and top_p of one candidate, by bounds ---------------------------------------------------------------- */
+
+typedef enum verdict { KEPT, CUT, UNKNOWN } verdict;
+
+/* How many top_k keeps. */
+static size_t kept_ranks(const candidates *c)
+{
+    return c->p->top_k > 0 ? (size_t)c->p->top_k : (size_t)INT32_MAX;
+}
 
 /* At least the mass, relative to exp(z_max), of everything below the first n entries, which are the leaders. */
 static double tail_mass(candidates *c, size_t n, float z_max)
@@ -133,50 +122,66 @@ static double tail_mass(candidates *c, size_t n, float z_max)
 }
 
 /*
- * Whether top_p keeps w, if everything from `floor` up is exact. `margin` covers what the full computation rounds: the sum over the
+ * Whether the mass ranked above an entry is under top_p. The first n entries are exact and rank first; of them the first `kept` count for the
+ * total, and whatever else top_k may have left is in the tail. `margin` covers what the full computation rounds: the sum over the
  * vocabulary and over the leaders (a unit in the last place each), exp and log, and z - lse where z is large.
  */
-static verdict weigh(candidates *c, size_t w, float floor)
+static verdict weigh_mass(candidates *c, uint64_t own, size_t n)
 {
-    size_t n = leaders(c, floor);
-    if (n == 0)
-        return UNKNOWN;
     const uint64_t *entries = c->s->entries;
-    uint64_t own = trit_rank_entry(c->z[w], (uint32_t)w);
+    size_t kept = n < kept_ranks(c) ? n : kept_ranks(c);
     float z_max = trit_rank_value(entries[0]);
-    double above = 0.0, total = 0.0;
-    for (size_t i = 0; i < n; i++) {
+    double above = 0.0, total = 0.0, top_p = (double)c->p->top_p;
+    for (size_t i = 0; i < kept; i++) {
         double mass = (double)c->ops->exp1(trit_rank_value(entries[i]) - z_max);
         above += entries[i] < own ? mass : 0.0;
         total += mass;
     }
-    int has_own = entries[n - 1] >= own;
-    if (has_own && entries[0] == own)
-        return KEPT; /* nothing ranks above it */
     double margin = 2e-5 + (double)(c->vocab / BLOCK + n + 64) * 0x1p-23 + fabs((double)z_max) * 0x1p-21;
-    double top_p = (double)c->p->top_p;
+    int has_own = entries[n - 1] >= own; /* else more may rank above it */
     if (has_own && above * (1.0 + margin) < top_p * total)
         return KEPT;
-    double tail = tail_mass(c, n, z_max);
+    double tail = kept < n || n == kept_ranks(c) ? 0.0 : tail_mass(c, n, z_max);
     return above * (1.0 - margin) >= top_p * (total + tail * (1.0 + margin)) ? CUT : UNKNOWN;
+}
+
+/* Whether w passes, if everything from `floor` up is exact. What is sure to rank behind the last that passes lowers *behind. */
+static verdict weigh(candidates *c, size_t w, float floor, uint64_t *behind)
+{
+    size_t n = leaders(c, floor), k = kept_ranks(c);
+    const uint64_t *entries = c->s->entries;
+    uint64_t own = trit_rank_entry(c->z[w], (uint32_t)w);
+    if (n == 0)
+        return UNKNOWN;
+    if (entries[0] == own)
+        return KEPT; /* nothing ranks above it */
+    if (n >= k) {
+        *behind = entries[k - 1] < *behind ? entries[k - 1] + 1 : *behind;
+        if (own > entries[k - 1])
+            return CUT;
+    }
+    if (c->p->top_p < 1.0f)
+        return weigh_mass(c, own, n);
+    return entries[n - 1] >= own ? KEPT : UNKNOWN;
 }
 
 enum { FIRST_LEADERS = 64, DEEPER = 6 };
 
 /* z of w is exact. Finishes the leaders down to w, and further down while the tail still weighs too much. */
-static verdict passes_top_p(candidates *c, size_t w)
+static verdict passes(candidates *c, size_t w, uint64_t *behind)
 {
     float floor = c->z[w];
-    if (candidates_count(c, floor) > c->limit) { /* far down: the leaders alone may cut it */
-        floor = floor_of_leaders(c, c->z[candidates_upper_leader(c)], FIRST_LEADERS);
-        if (!candidates_finish_from(c, floor))
-            return UNKNOWN;
-        return weigh(c, w, floor);
+    size_t n = candidates_count(c, floor), k = kept_ranks(c);
+    if (c->p->top_p == 1.0f && n <= k)
+        return KEPT;
+    if (n > c->limit) { /* far down: the leaders alone may cut it */
+        floor = floor_of_leaders(c, c->z[candidates_upper_leader(c)], k < c->limit ? k : (size_t)FIRST_LEADERS);
+        return candidates_finish_from(c, floor) ? weigh(c, w, floor, behind) : UNKNOWN;
     }
     for (int depth = 0; depth < DEEPER; depth++) {
         if (!candidates_finish_from(c, floor))
             return UNKNOWN;
-        verdict v = weigh(c, w, floor);
+        verdict v = weigh(c, w, floor, behind);
         if (v != UNKNOWN)
             return v;
         floor -= 1.0f;
@@ -339,22 +344,26 @@ static size_t gumbel_argmax(candidates *c, size_t leader, uint64_t behind)
 
 enum { MAX_CUTS = 16 };
 
-/* top_p by bounds: try the winner; one that is cut takes with it all that ranks behind. */
-static int choose_by_bounds(candidates *c, size_t leader, int32_t *token)
+/* Try the winner; one that is cut takes with it all that ranks behind. Returns 0 if the bounds do not tell. */
+static int choose_by_bounds(candidates *c, int32_t *token)
 {
     uint64_t behind = UINT64_MAX;
+    size_t leader = c->p->min_p > 0.0f ? candidates_leader(c) : NOBODY;
+    if (leader == NOBODY && c->p->min_p > 0.0f)
+        return 0;
     for (int cuts = 0; cuts < MAX_CUTS; cuts++) {
         size_t winner = gumbel_argmax(c, leader, behind);
         if (winner == NOBODY)
             return 0;
-        verdict v = c->p->top_p < 1.0f ? passes_top_p(c, winner) : KEPT;
+        verdict v = passes(c, winner, &behind);
         if (v == UNKNOWN)
             return 0;
         if (v == KEPT) {
             *token = (int32_t)winner;
             return 1;
         }
-        behind = trit_rank_entry(c->z[winner], (uint32_t)winner);
+        uint64_t own = trit_rank_entry(c->z[winner], (uint32_t)winner);
+        behind = own < behind ? own : behind;
     }
     return 0;
 }
@@ -373,20 +382,14 @@ int trit_choose(candidates *c, int32_t *token)
         return leader != NOBODY;
     }
     candidates_divide(c); /* which can make two values equal */
-    int bounded = c->screen != NULL;
-    if (p->top_k > 0 && (size_t)p->top_k < c->vocab) {
-        verdict v = filter_top_k(c, c->z[candidates_upper_leader(c)], (size_t)p->top_k);
-        if (v == UNKNOWN)
-            return 0;
-        bounded = bounded && v != CUT;
-    }
-    leader = !bounded || p->min_p > 0.0f ? candidates_leader(c) : NOBODY;
-    if (leader == NOBODY && (!bounded || p->min_p > 0.0f))
-        return 0;
-    if (bounded)
-        return choose_by_bounds(c, leader, token);
+    if (c->screen != NULL)
+        return choose_by_bounds(c, token);
+    leader = candidates_leader(c);
+    float z_max = c->z[leader];
+    if (p->top_k > 0 && (size_t)p->top_k < c->vocab)
+        filter_top_k(c, z_max, (size_t)p->top_k);
     if (p->top_p < 1.0f)
-        filter_top_p(c, c->z[leader], p->top_p);
+        filter_top_p(c, z_max, p->top_p);
     *token = (int32_t)gumbel_argmax(c, leader, UINT64_MAX);
     return 1;
 }

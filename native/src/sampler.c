@@ -11,7 +11,7 @@
 
 enum {
     MASK_WAIT_SECONDS = 30, /* then something died that should have computed it */
-    LEAST_LIMIT = 64,
+    LEAST_LIMIT = 256,
     LIMIT_SHARE = 128 /* of a vocabulary of 128,256 at most 1,002 panels, an eighth of the low plane */
 };
 
