@@ -151,6 +151,9 @@ static void check_chunk(const kc_kernel *kernel, int is_value, int bench)
     for (size_t n_q = 1; n_q <= 17; n_q++)
         compare(kernel, n_q, (size_t)kc_between(1, 4), (size_t)kc_between(1, 128) * 2, is_value, FILL_RANDOM);
     compare(kernel, 64, 4, 128, is_value, FILL_RANDOM);
+    for (size_t i = 0; i < kc_shapes(); i++)
+        compare(kernel, kc_size(64), (size_t)kc_between(1, 4), kc_size(128) * 2, is_value,
+                (enum fill)kc_between(0, FILL_COUNT - 1));
 }
 
 void check_qk(const kc_kernel *kernel, int bench)

@@ -142,6 +142,8 @@ void check_gemv_dense(const kc_kernel *kernel, int bench)
         compare(kernel, 1, 64, wide[i], FILL_PLUS);
         compare(kernel, 1, 33, wide[i], FILL_MIXED_SIGN);
     }
+    for (size_t i = 0; i < kc_shapes(); i++)
+        compare(kernel, kc_size(3), kc_size(400), kc_size(3000), (enum fill)kc_between(0, FILL_COUNT - 1));
 }
 
 void check_expand(const kc_kernel *kernel, int bench)

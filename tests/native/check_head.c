@@ -176,4 +176,6 @@ void check_head(const kc_kernel *kernel, int bench)
         compare(kernel, 1, 16, 40000, (enum fill)fill);
         compare(kernel, 2, 16, 131072, (enum fill)fill); /* the widest a model may be */
     }
+    for (size_t i = 0; i < kc_shapes(); i++)
+        compare(kernel, kc_size(20), kc_size(300), kc_size(3000), (enum fill)kc_between(0, FILL_COUNT - 1));
 }

@@ -224,6 +224,9 @@ static void check_all(const kc_kernel *kernel, compare_fn *compare, size_t max_m
     compare(kernel, 1, 4200, 300, 45, FILL_RANDOM); /* runs longer than a segment */
     compare(kernel, 2, 33, 131072, 100, FILL_PLUS); /* the widest input */
     compare(kernel, 6, 20, 131072, 100, FILL_MIXED_SIGN);
+    for (size_t i = 0; i < kc_shapes(); i++)
+        compare(kernel, kc_size(max_m), kc_size(400), kc_size(3000), (int)kc_between(0, 100),
+                (enum fill)kc_between(0, FILL_COUNT - 1));
 }
 
 /* ---- bench: 2B4T's shapes at the shares of zeros of the demo model and of random weights ------------------------ */

@@ -1,7 +1,7 @@
 /*
  * kerncheck - every kernel and row operation of every instruction set in kernels.inc against the plain C reference, bit for bit.
  *
- *   kerncheck [--isa NAME] [--op NAME] [--seed N] [--list] [--bench]
+ *   kerncheck [--isa NAME] [--op NAME] [--seed N] [--shapes N] [--list] [--bench]
  *
  * Each line says how the kernel ran: natively, under emulation (a cross build), or through the model of its instructions
  * (<isa>-model). What this CPU lacks is printed as "not run", never as passed. Exit status 0 only if nothing failed.
@@ -166,6 +166,21 @@ int64_t kc_between(int64_t low, int64_t high)
     return low + (int64_t)(kc_random() % (uint64_t)(high - low + 1));
 }
 
+size_t kc_size(size_t most)
+{
+    size_t highest = 1;
+    while (highest < most && kc_between(0, 3) != 0)
+        highest *= 2;
+    return (size_t)kc_between((int64_t)(highest / 2 + 1), (int64_t)(highest < most ? highest : most));
+}
+
+static size_t n_shapes;
+
+size_t kc_shapes(void)
+{
+    return n_shapes;
+}
+
 float kc_normal(float scale)
 {
     double sum = 0;
@@ -312,7 +327,7 @@ static void check_dispatch(void)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: kerncheck [--isa NAME] [--op NAME] [--seed N] [--list] [--bench]\n");
+    fprintf(stderr, "usage: kerncheck [--isa NAME] [--op NAME] [--seed N] [--shapes N] [--list] [--bench]\n");
     return 2;
 }
 
@@ -332,6 +347,8 @@ int main(int argc, char **argv)
             op = argv[++i];
         else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
             seed = strtoull(argv[++i], NULL, 0);
+        else if (strcmp(argv[i], "--shapes") == 0 && i + 1 < argc)
+            n_shapes = (size_t)strtoull(argv[++i], NULL, 0);
         else
             return usage();
     }

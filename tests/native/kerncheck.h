@@ -48,6 +48,10 @@ int kc_release(void);
 uint64_t kc_random(void);
 /* Uniform in [low, high]. */
 int64_t kc_between(int64_t low, int64_t high);
+/* A size from 1 to most, small ones as likely as large ones. */
+size_t kc_size(size_t most);
+/* How many random shapes a check compares after its own: --shapes. */
+size_t kc_shapes(void);
 /* A float about normal, scaled. */
 float kc_normal(float scale);
 

@@ -1,9 +1,12 @@
 /*
  * pool_test.c - the thread pool: every item exactly once, whatever the number of threads; limits; no race (run under ThreadSanitizer);
  * and no CPU time while idle.
+ *
+ *   pool_test --bench [THREADS]    what a fork and join costs while the workers spin, instead
  */
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <time.h>
 
 #include "check.h"
@@ -111,8 +114,78 @@ static void check_workers_flush_denormals(void)
     trit_pool_destroy(&pool);
 }
 
-int main(void)
+/* ---- bench ------------------------------------------------------------------------------------------------------ */
+
+static int64_t now_nanoseconds(void)
 {
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+static void wait_nanoseconds(int64_t wanted)
+{
+    int64_t start = now_nanoseconds();
+    while (now_nanoseconds() - start < wanted)
+        continue;
+}
+
+typedef struct bench_work {
+    int64_t nanoseconds; /* of an item */
+    atomic_size_t by_workers;
+} bench_work;
+
+static void bench_item(void *context, size_t item, size_t thread)
+{
+    (void)item;
+    bench_work *work = context;
+    if (work->nanoseconds > 0)
+        wait_nanoseconds(work->nanoseconds);
+    if (thread > 0)
+        atomic_fetch_add_explicit(&work->by_workers, 1, memory_order_relaxed);
+}
+
+/* Median time of runs of one item per thread, `gap` ns after the last one, beyond the time of the item itself. */
+static void bench_runs(int32_t n_threads, int64_t item_nanoseconds, int64_t gap)
+{
+    enum { RUNS = 4001 };
+    static int64_t taken[RUNS];
+    trit_pool *pool = NULL;
+    bench_work work = {.nanoseconds = item_nanoseconds};
+    CHECK_OK(trit_pool_create(&pool, n_threads, err));
+    for (int run = 0; run < RUNS; run++) {
+        wait_nanoseconds(gap);
+        int64_t start = now_nanoseconds();
+        trit_pool_run(pool, bench_item, &work, (size_t)n_threads, (size_t)n_threads);
+        taken[run] = now_nanoseconds() - start;
+    }
+    trit_pool_destroy(&pool);
+    for (int i = 1; i < RUNS; i++) { /* insertion: nearly all are alike */
+        int64_t value = taken[i];
+        int j = i;
+        for (; j > 0 && taken[j - 1] > value; j--)
+            taken[j] = taken[j - 1];
+        taken[j] = value;
+    }
+    printf("%d threads, items of %5lld ns, %5lld ns apart: median %6lld ns, 90 %% below %6lld ns; workers took %.2f of "
+           "each run's items\n",
+           n_threads, (long long)item_nanoseconds, (long long)gap, (long long)(taken[RUNS / 2] - item_nanoseconds),
+           (long long)(taken[RUNS / 10 * 9] - item_nanoseconds), (double)atomic_load(&work.by_workers) / RUNS);
+}
+
+static int bench(int32_t n_threads)
+{
+    static const int64_t items[] = {0, 2000, 20000}, gaps[] = {0, 2000, 10000};
+    for (size_t i = 0; i < 3; i++)
+        for (size_t g = 0; g < 3; g++)
+            bench_runs(n_threads, items[i], gaps[g]);
+    return CHECK_SUMMARY;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && strcmp(argv[1], "--bench") == 0)
+        return bench(argc > 2 ? (int32_t)strtol(argv[2], NULL, 10) : 2);
     trit_pool *pool = NULL;
     static const int32_t sizes[] = {1, 2, 3, 8, 32};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)

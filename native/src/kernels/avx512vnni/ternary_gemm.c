@@ -42,8 +42,13 @@ void TRIT_KERNEL(trit_gemm_i8t2_6x64)(const int8_t *restrict x, size_t x_stride,
                                       size_t n_outputs, const float *restrict row_scale, float *restrict y,
                                       size_t y_stride)
 {
+    size_t n_tiles = (m + TILE_ROWS - 1) / TILE_ROWS;
     for (size_t panel = panel0; panel < panel1; panel++)
-        for (size_t row = 0; row < m; row += TILE_ROWS)
-            do_rows(m - row, x + row * x_stride, x_stride, x_sum + row, w + panel * groups * 64, groups, panel,
-                    n_outputs, row_scale + row, y + row * y_stride, y_stride);
+        for (size_t row = 0, tile = 0; tile < n_tiles; tile++) {
+            /* alike: eight rows as two and six would leave two with too few chains to hide the latency */
+            size_t rows = m / n_tiles + (tile < m % n_tiles);
+            do_rows(rows, x + row * x_stride, x_stride, x_sum + row, w + panel * groups * 64, groups, panel, n_outputs,
+                    row_scale + row, y + row * y_stride, y_stride);
+            row += rows;
+        }
 }
