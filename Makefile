@@ -7,7 +7,7 @@ MAKEFLAGS += --no-builtin-rules
 unexport MAKEFLAGS # ninja would look for the jobserver of `make -j`, which recipes do not inherit
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-slow pytest native-test check lint format sanitize race check-arm bench image lock clean
+.PHONY: help serve test test-slow pytest native-test check instructions instructions-renew lint format sanitize race check-arm bench image lock clean
 
 # A user without a home of their own (a container's numeric uid) still needs somewhere for pip's and the tools' caches.
 ifneq ($(shell test -n "$$HOME" && test -d "$$HOME" && test -w "$$HOME" && echo yes),yes)
@@ -22,7 +22,7 @@ JOBS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 PYTHON_SOURCES := $(shell find server -name '*.py' -o -path 'server/tritserve/demo/checkpoint/*' -type f -o -path 'server/tritserve/web/*' -type f)
 NATIVE_SOURCES := $(shell find native -type f)
-NATIVE_TESTS := $(shell find tests/native -type f 2>/dev/null)
+NATIVE_TESTS := $(shell find tests/native -type f 2>/dev/null) $(shell find benchmarks -name '*.c' 2>/dev/null)
 C_FILES := $(filter %.c %.h %.inc,$(NATIVE_SOURCES) $(NATIVE_TESTS))
 
 # read-toml,TABLE,KEY: the strings of a list in pyproject.toml, one per line
@@ -41,7 +41,7 @@ test: native-test pytest ## build everything and pass every test
 test-slow: $(VENV)/.installed $(VENV)/.dev ## the tests left out of `make test`: 2B4T's shape (2.4 GB of disk), kill storms; ten minutes
 	@$(PY) -m pytest -m slow
 
-check: lint sanitize test ## what CI runs: style, types, imports, sanitizers, then every test
+check: lint sanitize test instructions ## what CI runs: style, types, imports, sanitizers, every test, then the instruction counts
 
 # --- the environment ------------------------------------------------------------------------------------------------
 
@@ -75,6 +75,13 @@ build/test/.built: $(VENV)/.created $(NATIVE_SOURCES) $(NATIVE_TESTS)
 
 # configure,FOLDER,OPTIONS
 configure = $(VENV)/bin/cmake -S native -B $(1) -G Ninja -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(VENV)/bin/ninja" -DTRIT_BUILD_TESTS=ON $(2) > /dev/null
+
+COUNT := $(PY) -m benchmarks.instructions --driver build/test/step_driver
+instructions: build/test/.built $(VENV)/.installed ## compare the instructions of the demo's step with the committed counts (valgrind)
+	@$(COUNT)
+
+instructions-renew: build/test/.built $(VENV)/.installed
+	@$(COUNT) --renew
 
 # --- checks ---------------------------------------------------------------------------------------------------------
 

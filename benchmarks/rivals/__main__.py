@@ -28,10 +28,10 @@ from tritserve.cli.bench import random_model
 from tritserve.cli.bench_limits import Limits, buffer_bytes
 from tritserve.cli.diagnosis import cpu_facts
 from tritserve.cli.locate import command_settings
+from tritserve.isa import Isa
 from tritserve.machine import largest_cache_bytes, read_machine, threads_per_worker
 from tritserve.model.packed_file import open_packed
 from tritserve.model.shapes import SHAPES
-from tritserve.native.types import Isa
 from tritserve.settings import writable_cache_dir
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def main() -> None:
     limits = Limits(buffer_bytes(machine.available_bytes, largest_cache_bytes()))
     with ExitStack() as stack:
         packed = stack.enter_context(open_packed(packed_path))
-        ours = Tritserve(packed, Isa[options.isa.upper()], setting, stack)
+        ours = Tritserve(packed, Isa.named(options.isa), setting, stack)
         precision = f"{{}} body; head {HEAD_TYPE}; KV float16"
         theirs: list[Engine] = [
             LlamaCpp(rival.driver, model, precision.format(body_type), setting, stack)
@@ -76,7 +76,7 @@ def main() -> None:
     report = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "machine": {name: processor[name] for name in ("name", "architecture", "features", "physical_cores")},
-        "tritserve": {"revision": revision(), "isa": ours.isa.name.lower()},
+        "tritserve": {"revision": revision(), "isa": ours.isa.label},
         "llama.cpp": facts(rival, theirs),
         "shape": options.shape,
         "threads": setting.threads,
@@ -99,7 +99,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--prepare", action="store_true", help="download, build and write the models, and stop")
     parser.add_argument("--shape", default="bitnet-b1.58-2b-4t", choices=sorted(SHAPES))
     parser.add_argument("--types", default=TYPES, type=lambda text: text.split(","), help="TQ2_0,Q4_0")
-    parser.add_argument("--isa", default="auto", help="tritserve's instruction set")
+    parser.add_argument("--isa", default="auto", choices=[isa.label for isa in Isa], help="tritserve's instruction set")
     parser.add_argument("--threads", default=0, type=int, help="0: one per physical core")
     parser.add_argument("--context", default=512, type=int, help="tokens of the prompt")
     parser.add_argument("--batch", default=(1, 16, 32), type=lambda text: tuple(map(int, text.split(","))))

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from pathlib import Path
 
+    from tritserve.isa import Isa
     from tritserve.model.packed_file import PackedModel
-    from tritserve.native.types import Isa
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,10 @@ trit_check(screen_test ${CHECKS}/screen_test.c)
 trit_check(kv_test ${CHECKS}/kv_test.c)
 trit_check(pool_test ${CHECKS}/pool_test.c)
 
+# Not a check itself: what `make instructions` counts the instructions of.
+add_executable(step_driver ${CMAKE_CURRENT_SOURCE_DIR}/../benchmarks/instructions/step_driver.c)
+target_link_libraries(step_driver PRIVATE trit trit_flags)
+
 # The public header alone. In C++ only where there is a compiler for it.
 add_executable(header_test ${CHECKS}/header_test.c)
 target_compile_options(header_test PRIVATE -Wpedantic)
