@@ -62,9 +62,10 @@ class Tritserve:
         self._model, self._session = stack.enter_context(
             open_session(packed, isa, setting.threads, num_blocks=most * blocks_each, max_seqs=most)
         )
-        shape = shape_of(packed, self._model)
+        self.shape = shape = shape_of(packed, self._model)
         self.isa = self._model.isa
-        self.precision = "ternary in 2 bits; head 16 bit in two byte planes; KV int16"
+        bits = 8 * shape.body_bytes / shape.ternary_weights
+        self.precision = f"ternary in {bits:.3g} bits; head 16 bit, screened by its high byte; KV int16"
         self.weights_bytes = shape.body_bytes + shape.head_bytes
         self._tables = np.arange(most * blocks_each, dtype=np.int32).reshape(most, blocks_each)
         self._prompt = np.random.default_rng(1).integers(0, self._model.vocab, setting.context, dtype=np.int32)

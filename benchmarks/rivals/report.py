@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 from tritserve.cli.bench_report import spread
@@ -29,6 +30,20 @@ def rows_of(work: str, batch: int, context: int, turns: Mapping[str, Sequence[Sa
             row["ours_over_theirs"] = spread([a / b for a, b in zip(own, rates, strict=True)])
         rows.append(row)
     return rows
+
+
+def merged(earlier: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the report with the rows of an earlier one that it lacks. Exits if the two were not measured alike."""
+    changing = ("date", "limits", "rows")
+    for name in report.keys() | earlier.keys():
+        if name not in changing and report.get(name) != earlier.get(name):
+            sys.exit(f"the file has another {name} ({earlier.get(name)}, now {report.get(name)}): save to a new one")
+    new = {(row["work"], row["batch"]) for row in report["rows"]}
+    kept = [row for row in earlier["rows"] if (row["work"], row["batch"]) not in new]
+    rows = sorted(
+        [*kept, *report["rows"]], key=lambda row: (row["work"], row["batch"])
+    )  # stable: engines stay in order
+    return {**report, "rows": rows}
 
 
 def table(report: Mapping[str, Any]) -> str:
