@@ -66,7 +66,9 @@ class Tritserve:
         self.isa = self._model.isa
         bits = 8 * shape.body_bytes / shape.ternary_weights
         self.precision = f"ternary in {bits:.3g} bits; head 16 bit, screened by its high byte; KV int16"
-        self.weights_bytes = shape.body_bytes + shape.head_bytes
+        self.weights_bytes = (
+            shape.body_bytes + shape.head_weights
+        )  # of the head its high byte, where nothing else is asked for
         self._tables = np.arange(most * blocks_each, dtype=np.int32).reshape(most, blocks_each)
         self._prompt = np.random.default_rng(1).integers(0, self._model.vocab, setting.context, dtype=np.int32)
         self._setting = setting
