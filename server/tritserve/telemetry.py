@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 PREFIX = "tritserve_"
 
 ENDPOINTS = ("chat", "completions", "messages", "responses")
-OUTCOMES = ("stop", "length", "cancelled", "timeout", "error", "rejected")
+OUTCOMES = ("stop", "length", "tool_calls", "cancelled", "timeout", "error", "rejected")
 REJECT_REASONS = ("queue_full", "tokens_full", "draining", "too_long", "invalid")
 STEP_KINDS = ("prefill", "decode", "mixed")
 HEAD_READS = ("candidates", "whole")

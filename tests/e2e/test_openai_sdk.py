@@ -239,8 +239,6 @@ def test_errors_are_the_clients_own_exceptions(sdk: OpenAI) -> None:
         sdk.completions.create(model=MODEL, prompt=[300] * 1024)
     assert long.value.code == "context_length_exceeded"
     assert "1024" in long.value.message
-    with pytest.raises(openai.BadRequestError, match="tools") as tools:
-        sdk.chat.completions.create(
-            model=MODEL, messages=MESSAGES, tools=[{"type": "function", "function": {"name": "f"}}]
-        )
-    assert tools.value.param == "tools"
+    with pytest.raises(openai.BadRequestError, match="tool_choice") as tools:
+        sdk.chat.completions.create(model=MODEL, messages=MESSAGES, tool_choice="required")
+    assert tools.value.param == "tool_choice"

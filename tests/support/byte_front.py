@@ -77,6 +77,7 @@ class ByteText:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         template_kwargs: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[int]:
         """Encode a conversation and remember how it was asked for."""
         self.chats.append(
@@ -85,6 +86,7 @@ class ByteText:
                 "add_generation_prompt": add_generation_prompt,
                 "continue_final_message": continue_final_message,
                 "template_kwargs": template_kwargs,
+                "tools": tools,
             }
         )
         text = "\n".join(f"{message['role']}: {message['content']}" for message in messages)

@@ -20,6 +20,7 @@ from tritserve.api.prompts import chat_prompt
 from tritserve.api.respond import StreamResponse, metered, whole_response
 from tritserve.api.schemas.chat import ChatBody
 from tritserve.api.structured import check_demand, demand_of
+from tritserve.api.tools import sort_out_tools, tool_use
 from tritserve.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ async def create_chat_completion(request: Request) -> Response:
         body = await read_body(request, ChatBody, front.settings.max_json_depth)
         meter.stream = bool(body.stream)
         ignored = sort_out_body(body, CHAT_UNSUPPORTED, strict=front.settings.strict_parameters)
+        ignored += sort_out_tools(body, strict=front.settings.strict_parameters)
         identity = new_identity("chatcmpl-", check_model(body.model, front.model), front.model.weights_sha256)
         begun = await begin_chat(front, body, meter)
         shape = ChatShape(
@@ -46,6 +48,7 @@ async def create_chat_completion(request: Request) -> Response:
             num_top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             include_usage=body.stream_options is not None and bool(body.stream_options.include_usage),
             prompt_ids=begun.prompt_ids if body.return_token_ids else None,
+            on_calls=meter.made_calls if begun.may_call else None,
         )
         writer = ChatWriter(identity, shape, front.model.text.tokenizer)
     headers = ignored_headers([*ignored, *begun.ignored])
@@ -56,20 +59,22 @@ async def create_chat_completion(request: Request) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class BegunChat:
-    """A conversation in the pool, and what its first choice is sampled with. ``ignored`` are the names in its messages that do nothing."""
+    """A conversation in the pool, and what its first choice is sampled with. ``ignored`` are the names in its messages that do nothing;
+    ``may_call``: the answer may hold calls of functions."""
 
     run: Run
     sampling: SamplingParams
     prompt_ids: list[int]
     ignored: list[str]
+    may_call: bool
 
 
 async def begin_chat(front: Front, body: ChatBody, meter: Meter) -> BegunChat:
     """Encode a conversation and submit it. Raises InvalidRequest, ContextTooLong, Unavailable, and what ``Pool.submit`` does."""
     options = _options(body, front)
-    demand = demand_of(body)
+    functions, demand = tool_use(body, demand_of(body))
     messages, ignored = template_messages(body, front.settings)
-    prompt = await chat_prompt(front, body, messages)
+    prompt = await chat_prompt(front, body, messages, functions)
     grammar = await check_demand(front, body, demand)
     requests = convert_prompts(
         [prompt.ids],
@@ -83,7 +88,7 @@ async def begin_chat(front: Front, body: ChatBody, meter: Meter) -> BegunChat:
     )
     run = Run(front, options.rules, meter, keep_tokens=bool(body.logprobs or body.return_token_ids))
     await run.start(requests)
-    return BegunChat(run, options.choices[0], prompt.ids, ignored)
+    return BegunChat(run, options.choices[0], prompt.ids, ignored, bool(functions))
 
 
 def _options(body: ChatBody, front: Front) -> Options:

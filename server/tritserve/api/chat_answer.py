@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from tritserve.api import sse
 from tritserve.api.generate import EchoedPrompt
 from tritserve.api.logprobs import chat_logprobs
 from tritserve.api.schemas.answers import (
+    CalledFunction,
     ChatChoice,
     ChatChunk,
     ChatChunkChoice,
@@ -19,10 +21,14 @@ from tritserve.api.schemas.answers import (
     ChatDelta,
     ChatLogprobs,
     ChatMessage,
+    FunctionDelta,
+    ToolCall,
+    ToolCallDelta,
 )
+from tritserve.text.tools import CallReader, Found
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tritserve.api.answer import Piece, PlacedToken
     from tritserve.api.http_errors import ErrorReply
@@ -41,11 +47,17 @@ class ChatShape:
     num_top_logprobs: int | None
     include_usage: bool
     prompt_ids: list[int] | None
+    on_calls: Callable[[], None] | None = None
+    """Called when a choice has ended with calls of functions; None: the answer may hold none."""
 
 
 @dataclass(slots=True)
-class _Collected:
+class _Choice:
+    """What is known of a choice: all of it for a whole answer; for a stream only ``tokens`` that no chunk has shown yet."""
+
+    reader: CallReader | None
     texts: list[str] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
     tokens: list[PlacedToken] = field(default_factory=list)
     finish: FinishReason = "stop"
     stop_reason: StopReason = None
@@ -58,7 +70,9 @@ class ChatWriter:
         self._identity = identity
         self._shape = shape
         self._tokenizer = tokenizer
-        self._collected = [_Collected() for _ in range(shape.num_choices)]
+        self._choices = [
+            _Choice(CallReader() if shape.on_calls is not None else None) for _ in range(shape.num_choices)
+        ]
 
     def opening(self) -> Iterator[bytes]:
         """Say who speaks, once per choice."""
@@ -71,12 +85,12 @@ class ChatWriter:
     def events(self, piece: Piece | EchoedPrompt) -> Iterator[bytes]:
         """Yield the new text, and on the last piece a chunk with the reason and whatever tokens have no text of their own."""
         piece = _only_piece(piece)
-        tokens = piece.tokens
-        if piece.text:
-            yield self._text_chunk(piece.choice, ChatDelta(content=piece.text), tokens)
-            tokens = []
+        choice = self._choices[piece.choice]
+        choice.tokens += piece.tokens
+        for found in _read(choice, piece):
+            yield self._next_chunk(piece.choice, _delta(found))
         if piece.finish is not None:
-            yield self._text_chunk(piece.choice, ChatDelta(), tokens, piece.finish, piece.stop_reason)
+            yield self._next_chunk(piece.choice, ChatDelta(), self._finish(choice, piece.finish), piece.stop_reason)
 
     def closing(self, usage: Usage) -> Iterator[bytes]:
         """Yield the chunk with the usage, if it was asked for, and the end."""
@@ -93,24 +107,30 @@ class ChatWriter:
     def add(self, piece: Piece | EchoedPrompt) -> None:
         """Collect a piece for ``whole``."""
         piece = _only_piece(piece)
-        choice = self._collected[piece.choice]
-        choice.texts.append(piece.text)
+        choice = self._choices[piece.choice]
         choice.tokens += piece.tokens
+        for found in _read(choice, piece):
+            if found.call is None:
+                choice.texts.append(found.text)
+            elif found.name is not None:
+                choice.calls.append(ToolCall(id=_new_call_id(), function=CalledFunction(found.name, "")))
+            else:
+                choice.calls[found.call].function.arguments += found.text
         if piece.finish is not None:
-            choice.finish, choice.stop_reason = piece.finish, piece.stop_reason
+            choice.finish, choice.stop_reason = self._finish(choice, piece.finish), piece.stop_reason
 
     def whole(self, usage: Usage) -> bytes:
         """Return the whole answer."""
         choices = [
             ChatChoice(
                 index=index,
-                message=ChatMessage(content="".join(choice.texts)),
+                message=_message(choice),
                 logprobs=self._logprobs(choice.tokens),
                 finish_reason=choice.finish,
                 stop_reason=choice.stop_reason,
                 token_ids=self._token_ids(choice.tokens),
             )
-            for index, choice in enumerate(self._collected)
+            for index, choice in enumerate(self._choices)
         ]
         prompt_ids = self._shape.prompt_ids
         answer = ChatCompletion(
@@ -124,14 +144,18 @@ class ChatWriter:
         )
         return _encode(answer)
 
-    def _text_chunk(
-        self,
-        index: int,
-        delta: ChatDelta,
-        tokens: Sequence[PlacedToken],
-        finish: FinishReason | None = None,
-        stop_reason: StopReason = None,
+    def _finish(self, choice: _Choice, finish: FinishReason) -> FinishReason:
+        if finish != "stop" or choice.reader is None or not choice.reader.num_whole:
+            return finish
+        if self._shape.on_calls is not None:
+            self._shape.on_calls()
+        return "tool_calls"
+
+    def _next_chunk(
+        self, index: int, delta: ChatDelta, finish: FinishReason | None = None, stop_reason: StopReason = None
     ) -> bytes:
+        """Return the next chunk of a choice, with the tokens that wait for one."""
+        tokens, self._choices[index].tokens = self._choices[index].tokens, []
         choice = ChatChunkChoice(
             index=index,
             delta=delta,
@@ -158,6 +182,36 @@ class ChatWriter:
 
     def _token_ids(self, tokens: Sequence[PlacedToken]) -> list[int] | msgspec.UnsetType:
         return UNSET if self._shape.prompt_ids is None else [placed.scored.token for placed in tokens]
+
+
+def _read(choice: _Choice, piece: Piece) -> Iterator[Found]:
+    """Yield what a piece holds: text and calls."""
+    if choice.reader is None:
+        if piece.text:
+            yield Found(None, piece.text)
+        return
+    yield from choice.reader.feed(piece.text)
+    if piece.finish is not None:
+        yield from choice.reader.flush()
+
+
+def _delta(found: Found) -> ChatDelta:
+    if found.call is None:
+        return ChatDelta(content=found.text)
+    if found.name is None:
+        return ChatDelta(tool_calls=[ToolCallDelta(found.call, FunctionDelta(found.text))])
+    function = FunctionDelta("", found.name)
+    return ChatDelta(tool_calls=[ToolCallDelta(found.call, function, _new_call_id(), "function")])
+
+
+def _message(choice: _Choice) -> ChatMessage:
+    if not choice.calls:
+        return ChatMessage(content="".join(choice.texts))
+    return ChatMessage(content="".join(choice.texts) or None, tool_calls=choice.calls)
+
+
+def _new_call_id() -> str:
+    return f"call_{secrets.token_hex(12)}"
 
 
 def _event(chunk: ChatChunk) -> bytes:

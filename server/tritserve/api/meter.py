@@ -106,6 +106,12 @@ class Meter:
         elif finish_reason == "length" or self._outcome is None:
             self._outcome = "length" if finish_reason == "length" else "stop"
 
+    def made_calls(self) -> None:
+        """The choice that ended last stopped to have functions called."""
+        self._finish_reasons[-1] = "tool_calls"
+        if self._outcome == "stop":
+            self._outcome = "tool_calls"
+
     def failed(self, error: BaseException, *, client_is_gone: bool = False) -> None:
         """The request ends with an error."""
         if client_is_gone or isinstance(error, (CancelledError, ClientDisconnect)):

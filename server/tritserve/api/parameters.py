@@ -69,8 +69,6 @@ CHAT_UNSUPPORTED: Mapping[str, tuple[object, ...]] = _UNSUPPORTED | {
     "moderation": (),
     "reasoning": (),
     "reasoning_effort": ("none",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
@@ -85,8 +83,6 @@ MESSAGE_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "function_call": (),
     "reasoning_content": ("",),
     "refusal": ("",),
-    "tool_call_id": (),
-    "tool_calls": ([],),
 }
 PART_IGNORABLE = frozenset({"cache_control", "prompt_cache_breakpoint"})
 _STRUCTURED_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {

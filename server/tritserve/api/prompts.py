@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeGuard, TypeVar
@@ -11,11 +12,12 @@ from anyio import to_thread
 from tritserve.errors import ContextTooLong, InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tritserve.api.front import Front
     from tritserve.api.schemas.chat import ConversationBody
     from tritserve.api.schemas.completions import CompletionBody
+    from tritserve.text.tools import Function
 
 T = TypeVar("T")
 
@@ -30,8 +32,13 @@ class Prompt:
     text: str | None = None
 
 
-async def chat_prompt(front: Front, body: ConversationBody, messages: list[dict[str, object]]) -> Prompt:
-    """Render a conversation by the model's template and encode it. Raises InvalidRequest, ContextTooLong or Unavailable."""
+async def chat_prompt(
+    front: Front, body: ConversationBody, messages: list[dict[str, object]], functions: Sequence[Function] = ()
+) -> Prompt:
+    """Render a conversation, and the functions the model may call, by the model's template and encode it.
+
+    Raises InvalidRequest, ContextTooLong or Unavailable.
+    """
     go_on = bool(body.continue_final_message)
     if go_on and body.add_generation_prompt:
         raise InvalidRequest(
@@ -42,13 +49,16 @@ async def chat_prompt(front: Front, body: ConversationBody, messages: list[dict[
         raise InvalidRequest(
             "continue_final_message: the last message must be the assistant's.", param="continue_final_message"
         )
-    refuse_hopeless(sum(len(str(message["content"])) for message in messages), front, "messages")
+    tools = [function.described() for function in functions]
+    num_chars = sum(len(str(message["content"])) for message in messages)
+    refuse_hopeless(num_chars + len(json.dumps(tools, ensure_ascii=False)), front, "messages")
     encode = partial(
         front.model.text.encode_chat,
         messages,
         add_generation_prompt=not go_on if body.add_generation_prompt is None else body.add_generation_prompt,
         continue_final_message=go_on,
         template_kwargs=body.chat_template_kwargs,
+        tools=tools or None,
     )
     ids = await in_text_thread(front, encode)
     if not ids:

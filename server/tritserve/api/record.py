@@ -13,7 +13,7 @@ Endpoint = Literal["chat", "completions", "messages", "responses"]
 
 Outcome = Literal["stop", "length", "tool_calls", "cancelled", "timeout", "error", "rejected"]
 """How a request ended. ``rejected``: nothing was generated because the request was refused (``reject_reason`` says why). With several choices
-the first that applies of timeout, length, stop."""
+the first that applies of timeout, length, tool_calls, stop."""
 
 RejectReason = Literal["queue_full", "tokens_full", "deadline", "key_limit", "draining", "too_long", "invalid"]
 

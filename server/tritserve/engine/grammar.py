@@ -18,6 +18,7 @@ import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper, regex_to_lark
 
 from tritserve.engine.sampling import id_mask
+from tritserve.json_style import styled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,15 +38,6 @@ _LIMITS = LLParserLimits(
     verbose_errors=False,
 )
 _MAIN = '%llguidance {"no_forcing": true}\nstart: @user'
-_JSON_OPTIONS: dict[str, object] = {
-    # A small model that may write white space without end does.
-    "whitespace_pattern": r"( |\n {0,16})?",
-    "whitespace_flexible": True,
-    "item_separator": ",",
-    "key_separator": ":",
-    "coerce_one_of": False,
-    "lenient": False,
-}
 _MAX_ERROR_CHARS = 300
 _fence = threading.Lock()
 
@@ -191,7 +183,7 @@ def _schema(source: str) -> dict[str, object]:
         raise GrammarError("it is not JSON") from error
     if not isinstance(schema, dict):
         raise GrammarError("a schema must be a JSON object")
-    return {**schema, "x-guidance": _JSON_OPTIONS}
+    return styled(schema)
 
 
 def _check(matcher: LLMatcher) -> None:

@@ -10,6 +10,7 @@ from tritserve.errors import InvalidRequest
 from tritserve.text.chat_template import ChatTemplate
 from tritserve.text.detokenizer import Detokenizer
 from tritserve.text.tokenizer import Tokenizer
+from tritserve.text.tools import OPEN, Function, plain_messages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,6 +39,7 @@ class ModelText:
         self._template = (
             None if chat_template is None else ChatTemplate(chat_template, bos_text=bos_text, eos_text=eos_text)
         )
+        self._knows_tools = self._template is not None and _knows_tools(self._template)
         if self._template is not None:
             self._look_for_lost_specials()
 
@@ -77,7 +79,8 @@ class ModelText:
     ) -> list[int]:
         """Encode a conversation through the model's template, BOS first where the model has one and the template did not write it.
 
-        What the messages hold never becomes a special token. With ``continue_final_message`` the last message, the assistant's, is left
+        ``tools`` are functions as ``text.tools`` describes them; messages may hold calls and results. What the messages hold never becomes
+        a special token. With ``continue_final_message`` the last message, the assistant's, is left
         open for the model to go on, and no generation prompt is added. Raises InvalidRequest if the model has no template or it refuses.
         """
         text = self.render_chat(
@@ -107,6 +110,8 @@ class ModelText:
             )
         if not messages:
             raise InvalidRequest("messages must hold at least one message", param="messages")
+        if not self._knows_tools:
+            messages, tools = plain_messages(messages, tools or ()), None
         if not continue_final_message:
             return self._template.render(
                 messages, add_generation_prompt=add_generation_prompt, template_kwargs=template_kwargs, tools=tools
@@ -123,6 +128,16 @@ class ModelText:
     def _with_bos(self, ids: list[int]) -> list[int]:
         bos = self.tokenizer.bos_token_id
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+
+
+def _knows_tools(template: ChatTemplate) -> bool:
+    """Whether the template tells a model of its tools, and to call them as we read it."""
+    probe = Function("probe_of_tools", "probe")
+    try:
+        text = template.render([{"role": "user", "content": "Hello"}], tools=[probe.described()])
+    except InvalidRequest:
+        return False
+    return probe.name in text and OPEN in text
 
 
 def _tag_final_message(messages: Sequence[Mapping[str, object]]) -> tuple[list[Mapping[str, object]], str]:

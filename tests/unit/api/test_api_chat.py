@@ -346,6 +346,7 @@ async def test_roles_and_parts_reach_the_template() -> None:
             "add_generation_prompt": True,
             "continue_final_message": False,
             "template_kwargs": {"style": 1},
+            "tools": None,
         }
     ]
 
@@ -378,8 +379,11 @@ async def test_the_last_message_can_be_continued() -> None:
         ([{"role": "user", "content": None}], "messages[0].content"),
         ([{"role": "user"}], "messages[0].content"),
         ([{"role": "tool", "content": "x", "tool_call_id": "1"}], "messages[0].tool_call_id"),
-        ([{"role": "tool", "content": "x"}], "messages[0].role"),
-        ([{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}], "messages[0].tool_calls"),
+        ([{"role": "tool", "content": "x"}], "messages[0].tool_call_id"),
+        ([{"role": "user", "content": "x", "tool_call_id": "1"}], "messages[0].tool_call_id"),
+        ([{"role": "function", "content": "x", "name": "f"}], "messages[0].role"),
+        ([{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}], "messages[0].tool_calls[0].function"),
+        ([{"role": "assistant", "content": None, "tool_calls": []}], "messages[0].content"),
         (
             [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}],
             "messages[0].content[0]",
@@ -468,8 +472,6 @@ async def test_strict_mode_refuses_unknown_names_but_not_known_ones() -> None:
 @pytest.mark.parametrize(
     ("name", "asking", "not_asking"),
     [
-        ("tools", [{"type": "function"}], []),
-        ("tool_choice", "required", "none"),
         ("functions", [{}], []),
         ("audio", {}, None),
         ("modalities", ["text", "audio"], ["text"]),

@@ -80,7 +80,7 @@ def _cached(make_text: Any, template: str) -> ModelText:
 
 
 def test_every_special_in_every_field_stays_text(make_text: Any) -> None:
-    text = make_text("{{ tools | tojson }}{{ extra }}" + TEMPLATES["name"])
+    text = make_text("<tool_call>{{ tools | tojson }}{{ extra }}" + TEMPLATES["name"])
     spellings = "".join(text.tokenizer.special_tokens)
     tool = {"type": "function", "function": {"name": spellings, "description": spellings}}
 
