@@ -66,11 +66,14 @@ static void refuse(trit_status expected, const char *what, long long value)
     good_batch();
 }
 
-#define REFUSE_INT(place)                                                \
+#define REFUSE_INT_BUT(allowed, place)                                   \
     for (size_t i_ = 0; i_ < sizeof hostile / sizeof hostile[0]; i_++) { \
+        if (hostile[i_] == (allowed))                                    \
+            continue;                                                    \
         place = hostile[i_];                                             \
         refuse(TRIT_ERR_ARGUMENT, #place, hostile[i_]);                  \
     }
+#define REFUSE_INT(place) REFUSE_INT_BUT(INT32_MIN + 1, place) /* which is not among them */
 #define REFUSE_NULL(place) \
     place = NULL;          \
     refuse(TRIT_ERR_ARGUMENT, #place " = NULL", 0);
@@ -143,7 +146,7 @@ static void check_outputs(void)
     refuse(TRIT_ERR_ARGUMENT, "target", -2);
     outputs[0].target = VOCAB;
     refuse(TRIT_ERR_ARGUMENT, "target", VOCAB);
-    REFUSE_INT(outputs[1].n_top)
+    REFUSE_INT_BUT(-1, outputs[1].n_top) /* no log-probabilities */
     trit_sampling *p = &outputs[1].sampling;
     REFUSE_FLOAT(p->temperature)
     REFUSE_FLOAT(p->top_p)
