@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import msgspec
 import numpy as np
 
+from tritserve.model import random_zeros
 from tritserve.model.header import (
     TERNARY_KINDS,
     Activation,
@@ -32,7 +33,7 @@ from tritserve.model.rope import rope_tables
 from tritserve.native.packing import pack_dense
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -106,12 +107,14 @@ def write_random_model(
     seed: int = 0,
     *,
     dense: bool = False,
+    like_demo: bool = False,
     known_answer: bool = False,
     tokenizer: bytes | None = None,
 ) -> Header:
     """Write a valid ``.trit`` of a shape with random weights, fast: a few MB of random valid bytes are repeated at shifting offsets, so
     that any size is written in little memory.
 
+    ``like_demo``: with the demo model's share of zeros (random_zeros.py, whose ``fits`` says of which shapes; not ``dense``).
     ``known_answer``: also run the self-test's tokens through the plain C path (seconds at 2B4T's size). The caller chose
     ``path``; it is overwritten.
     """
@@ -128,10 +131,17 @@ def write_random_model(
         writer = PackedWriter(fd)
         for spec in specs:
             if spec.kind in TERNARY_KINDS:
-                scale = float(np.float32(1.2 / spec.k**0.5))
-                writer.add_tensor(spec, _ternary_chunks(tiles, spec, rng), scale)
+                scale = 1.2 / spec.k**0.5
+                pieces = random_zeros.chunks(spec, _drawing(tiles.codes, rng), rng) if like_demo else None
+                if like_demo and spec.kind in (TensorKind.O, TensorKind.DOWN):
+                    scale *= random_zeros.OUTPUT_SCALE
+                writer.add_tensor(spec, pieces or _ternary_chunks(tiles, spec, rng), float(np.float32(scale)))
+            elif spec.kind is TensorKind.EMBED and like_demo:
+                writer.add_tensor(spec, random_zeros.embedding(spec, _drawing(planes, rng)))
             elif spec.kind in (TensorKind.EMBED, TensorKind.HEAD):
                 writer.add_tensor(spec, _plane_chunks(planes, spec, rng))
+            elif spec.kind is TensorKind.NORM_FFN_SUB and like_demo:
+                writer.add_tensor(spec, [random_zeros.sub_norm(spec.n, rng).data])
             else:
                 writer.add_tensor(spec, [_small(spec, rng, cos, sin).data])
         if tokenizer is not None:
@@ -173,6 +183,10 @@ def _tiled(tile: NDArray[np.uint8], count: int, rng: np.random.Generator) -> Ite
         piece = tile[start : start + count]
         count -= piece.size
         yield piece
+
+
+def _drawing(tile: NDArray[np.uint8], rng: np.random.Generator) -> Callable[[int], NDArray[np.uint8]]:
+    return lambda count: np.concatenate(list(_tiled(tile, count, rng)))
 
 
 class _Tiles(NamedTuple):

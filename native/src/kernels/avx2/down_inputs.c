@@ -8,7 +8,7 @@
 
 trit_down_inputs_fn trit_down_inputs_i8t2_2x128__avx2;
 
-enum { CHUNK = 32, SEGMENT = 1024, MAX_CHUNKS = 2 * MAX_PAIRS / CHUNK };
+enum { CHUNK = 16, SEGMENT = 1024, MAX_CHUNKS = 2 * MAX_PAIRS / CHUNK };
 
 /* A chunk: pairs of runs, the pairs of inputs, and whose runs come next. */
 typedef struct chunk {
@@ -81,6 +81,9 @@ static void add_segment(const int8_t *x, const int32_t *inputs, size_t n_inputs,
 {
     _Alignas(64) int16_t sums[4 * SEGMENT];
     chunk c;
+    for (size_t i = 0; i < n_inputs && i < CHUNK; i++)
+        for (size_t at = at0; at < at1; at += 64)
+            _mm_prefetch((const char *)w + (size_t)inputs[i] * run_bytes + at, _MM_HINT_T0);
     for (size_t i = 0; i < n_inputs;) {
         memset(sums, 0, (at1 - at0 + 31) / 32 * 32 * 4 * sizeof *sums);
         for (size_t n, chunks = 0; chunks < MAX_CHUNKS && i < n_inputs; chunks++, i += n) {

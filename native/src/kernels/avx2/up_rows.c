@@ -11,7 +11,18 @@
 
 trit_up_rows_fn trit_up_rows_i8t2_8x1__avx2;
 
-enum { UNIT = 256, UNIT_BYTES = 64, FEW = 4, IN_PLACE_UNITS = 8, CHUNK = 1024, TOKENS = 16, BLOCKS = 8, GROUP = 8 };
+enum {
+    UNIT = 256,
+    UNIT_BYTES = 64,
+    FEW = 4,
+    IN_PLACE_UNITS = 8,
+    CHUNK = 1024,
+    TOKENS = 16,
+    BLOCKS = 8,
+    GROUP = 8,
+    LISTED = 1024,
+    AHEAD = 4
+};
 
 static inline int is_open(const float *gate, size_t at)
 {
@@ -34,15 +45,19 @@ static inline __m256i widen(__m256i pairs)
 
 /* ---- few rows --------------------------------------------------------------------------------------------------- */
 
-/* Sum of code * x of one output. Odd fields come out as four times their code: 16 products fit an int16 (panel.h). */
-APART int32_t dot_in_place(const int8_t *x, const uint8_t *w, size_t row_bytes)
+/*
+ * Sum of code * x of one output. Odd fields come out as four times their code: 16 products fit an int16 (panel.h). Meanwhile the row at
+ * `next` comes into the first-level cache.
+ */
+APART int32_t dot_in_place(const int8_t *x, const uint8_t *w, size_t row_bytes, const uint8_t *next)
 {
     const __m256i low = _mm256_set1_epi8(0x03), high = _mm256_set1_epi8(0x0c), zero = _mm256_setzero_si256();
     __m256i even = zero, odd = zero;
     for (size_t at = 0; at < row_bytes;) {
         size_t end = row_bytes - at < IN_PLACE_UNITS * UNIT_BYTES ? row_bytes : at + IN_PLACE_UNITS * UNIT_BYTES;
         __m256i f0 = zero, f1 = zero, f2 = zero, f3 = zero;
-        for (; at < end; at += UNIT_BYTES)
+        for (; at < end; at += UNIT_BYTES) {
+            _mm_prefetch((const char *)next + at, _MM_HINT_T0);
             for (size_t half = 0; half < UNIT_BYTES; half += 32) {
                 const int8_t *inputs = x + 4 * at + half;
                 __m256i v = load(w + at + half), u = _mm256_srli_epi16(v, 4);
@@ -51,6 +66,7 @@ APART int32_t dot_in_place(const int8_t *x, const uint8_t *w, size_t row_bytes)
                 add_bytes_at(&f2, _mm256_and_si256(u, low), inputs + 128);
                 add_bytes_at(&f3, _mm256_and_si256(u, high), inputs + 192);
             }
+        }
         even = _mm256_add_epi32(even, _mm256_add_epi32(widen(f0), widen(f2)));
         odd = _mm256_add_epi32(odd, _mm256_add_epi32(widen(f1), widen(f3)));
     }
@@ -60,20 +76,43 @@ APART int32_t dot_in_place(const int8_t *x, const uint8_t *w, size_t row_bytes)
     return _mm_cvtsi128_si32(_mm_hadd_epi32(four, four));
 }
 
+/* The outputs of [n0, n1) that some row needs; the others become 0. */
+static size_t list_needed(size_t m, size_t n0, size_t n1, const float *gate, float *y, size_t y_stride,
+                          uint32_t *needed)
+{
+    size_t count = 0;
+    for (size_t n = n0; n < n1; n++) {
+        int any = 0;
+        for (size_t row = 0; row < m; row++) {
+            any |= is_open(gate, row * y_stride + n);
+            y[row * y_stride + n] = 0.0f;
+        }
+        needed[count] = (uint32_t)n; /* written always, kept if needed: no branch */
+        count += (size_t)any;
+    }
+    return count;
+}
+
 static void few_rows(const int8_t *x, size_t x_stride, const int32_t *x_sum, size_t m, const uint8_t *w,
                      size_t row_bytes, size_t n0, size_t n1, const float *row_scale, const float *gate, float *y,
                      size_t y_stride)
 {
-    for (size_t n = n0; n < n1; n++)
-        for (size_t row = 0; row < m; row++) {
-            size_t at = row * y_stride + n;
-            if (!is_open(gate, at)) {
-                y[at] = 0.0f;
-                continue;
+    uint32_t needed[LISTED];
+    for (; n0 < n1; n0 += LISTED) {
+        size_t count = list_needed(m, n0, n1 - n0 < LISTED ? n1 : n0 + LISTED, gate, y, y_stride, needed);
+        for (size_t i = 0; i < count; i++) {
+            const uint8_t *from = w + needed[i] * row_bytes;
+            const uint8_t *next = w + needed[i + AHEAD < count ? i + AHEAD : i] * row_bytes;
+            for (size_t row = 0; row < m; row++) {
+                size_t at = row * y_stride + needed[i];
+                if (!is_open(gate, at))
+                    continue;
+                int32_t dot = dot_in_place(x + row * x_stride, from, row_bytes, next);
+                y[at] = (float)(dot - x_sum[row]) * row_scale[row];
+                next = from; /* there already */
             }
-            int32_t dot = dot_in_place(x + row * x_stride, w + n * row_bytes, row_bytes);
-            y[at] = (float)(dot - x_sum[row]) * row_scale[row];
         }
+    }
 }
 
 /* ---- many rows -------------------------------------------------------------------------------------------------- */
@@ -152,8 +191,8 @@ APART void add_tokens(size_t n, const int8_t *x, size_t x_stride, const uint8_t 
     case n_: add_group(n_, x, x_stride, tokens, codes, n_inputs, sums); break;
     switch (n) {
         CASE(1)
-        CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) default
-            : add_group(GROUP, x, x_stride, tokens, codes, n_inputs, sums);
+        CASE(2)
+        CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) default : add_group(GROUP, x, x_stride, tokens, codes, n_inputs, sums);
         break;
     }
 #undef CASE
