@@ -54,17 +54,4 @@ static inline void trit_float_mode_leave(uint64_t found)
 #endif
 }
 
-/* Into the second-level cache. Always inlined: gcc 12 drops calls of a function that returns nothing. */
-#if defined(__GNUC__)
-__attribute__((always_inline)) static inline void trit_prefetch(const void *from)
-{
-    __builtin_prefetch(from, 0, 2);
-}
-#else
-static inline void trit_prefetch(const void *from)
-{
-    (void)from;
-}
-#endif
-
 #endif

@@ -3,23 +3,22 @@
 
 #include <string.h>
 
-#include "compiler.h"
 #include "linear.h"
 #include "mem.h"
 
 enum {
-    UNITS_PER_THREAD = 6,
+    UNIT_ROWS = 96,
+    INPUT_UNITS_PER_THREAD = 6,
     PANEL_UNITS_PER_THREAD = 16,
     MAX_UNIT_PANELS = 16,
     REDUCE_OUTPUTS = 1024,
-    SERIAL_SUMS = 8,
-    LINE = 64
+    SERIAL_SUMS = 8
 };
 
 typedef struct ffn {
     trit_session *session;
     const trit_linear *gate, *up, *down;
-    size_t n_rows, n_units, unit_panels;
+    size_t n_rows, n_units, unit_panels, row_blocks;
 } ffn;
 
 static size_t smaller(size_t a, size_t b)
@@ -27,32 +26,47 @@ static size_t smaller(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-/* Even, as kernels take two panels at once. 4 for gate and up of 2B4T with two threads: 10, of which one thread had six and the other five,
- * took 6 % longer (AMD EPYC, Zen 3, 2 cores). */
-static size_t unit_panels(size_t n_panels, size_t n_threads)
-{
-    return smaller(trit_round_up(n_panels / (n_threads * PANEL_UNITS_PER_THREAD) + 1, 2), MAX_UNIT_PANELS);
-}
-
-static float *row_scales(const trit_session *s, size_t job, const trit_linear *linear, size_t n_rows)
+static void row_scales(const trit_session *s, size_t job, const trit_linear *linear, size_t n_rows)
 {
     float *row_scale = s->row_scale + job * (size_t)s->options.max_rows;
     for (size_t row = 0; row < n_rows; row++)
         row_scale[row] = linear->scale * s->x_scale[row];
-    return row_scale;
+}
+
+/* ---- units ------------------------------------------------------------------------------------------------------ */
+
+/* A unit is up to UNIT_ROWS rows x an even number of panels: kernels take two at once. With one row 4 panels for gate and up of 2B4T and
+ * two threads: 10, of which one thread had six and the other five, took 6 % longer (AMD EPYC, Zen 3, 2 cores). */
+static size_t cut_units(ffn *f, const trit_linear *linear)
+{
+    size_t panels = linear->n_panels / (f->session->n_threads * PANEL_UNITS_PER_THREAD) + 1;
+    f->unit_panels = smaller(trit_round_up(panels, 2), MAX_UNIT_PANELS);
+    f->row_blocks = (f->n_rows + UNIT_ROWS - 1) / UNIT_ROWS;
+    return f->row_blocks * ((linear->n_panels + f->unit_panels - 1) / f->unit_panels);
+}
+
+typedef struct part {
+    size_t row0, n_rows, panel0, panel1;
+} part;
+
+static part part_of_unit(const ffn *f, const trit_linear *linear, size_t item)
+{
+    size_t row0 = item % f->row_blocks * UNIT_ROWS, panel0 = item / f->row_blocks * f->unit_panels;
+    return (part){row0, smaller(f->n_rows - row0, UNIT_ROWS), panel0,
+                  smaller(panel0 + f->unit_panels, linear->n_panels)};
 }
 
 /* ---- gate, up --------------------------------------------------------------------------------------------------- */
 
-/* Rows [n0, n1) of up that some gate asks for; and how many gates in all do. */
-static void count_open(const trit_session *s, size_t n_rows, size_t n0, size_t n1, size_t thread)
+/* Rows of up that some gate of the part asks for; and how many gates in all do. */
+static void count_open(const trit_session *s, const part *p, size_t n_outputs, size_t thread)
 {
     uint8_t any[TRIT_PANEL];
     trit_ffn_counts *counts = &s->threads[thread].counts;
-    for (size_t n = n0; n < n1; n += TRIT_PANEL) {
-        size_t width = smaller(TRIT_PANEL, n1 - n), open = 0, needed = 0;
+    for (size_t n = p->panel0 * TRIT_PANEL; n < n_outputs; n += TRIT_PANEL) {
+        size_t width = smaller(TRIT_PANEL, n_outputs - n), open = 0, needed = 0;
         memset(any, 0, sizeof any);
-        for (size_t row = 0; row < n_rows; row++) {
+        for (size_t row = p->row0; row < p->row0 + p->n_rows; row++) {
             const float *gate = s->gate + row * s->ffn_stride + n;
             for (size_t i = 0; i < width; i++) {
                 uint8_t is_open = (uint8_t) !(gate[i] <= 0.0f);
@@ -67,30 +81,23 @@ static void count_open(const trit_session *s, size_t n_rows, size_t n0, size_t n
     }
 }
 
-static void run_up(const ffn *f, size_t panel0, size_t panel1, size_t thread)
-{
-    const trit_session *s = f->session;
-    size_t n0 = panel0 * TRIT_PANEL, n1 = smaller(panel1 * TRIT_PANEL, f->up->n);
-    count_open(s, f->n_rows, n0, n1, thread);
-    s->model->kernels.up_rows(s->x_q, trit_linear_x_stride(f->up), s->x_sum, f->n_rows, f->up->w, f->up->stride_bytes,
-                              n0, n1, s->row_scale + s->options.max_rows, s->gate, s->up, s->ffn_stride);
-}
-
-static void run_gate(const ffn *f, trit_ternary_fn *kernel, size_t panel0, size_t panel1)
-{
-    const trit_session *s = f->session;
-    kernel(s->x_q, trit_linear_x_stride(f->gate), s->x_sum, f->n_rows, f->gate->w, f->gate->groups, panel0, panel1,
-           f->gate->n, s->row_scale, s->gate, s->ffn_stride);
-}
-
 /* Panels of gate, then those rows of up: the inputs and the gates are still in the first-level cache. */
 static void gate_up_unit(void *context, size_t item, size_t thread)
 {
     const ffn *f = context;
-    const trit_kernels *k = &f->session->model->kernels;
-    size_t first = item * f->unit_panels, end = smaller(first + f->unit_panels, f->gate->n_panels);
-    run_gate(f, f->n_rows == 1 ? k->gemv : k->gemm, first, end);
-    run_up(f, first, end, thread);
+    const trit_session *s = f->session;
+    const trit_kernels *k = &s->model->kernels;
+    const part p = part_of_unit(f, f->gate, item);
+    size_t stride = trit_linear_x_stride(f->gate), n1 = smaller(p.panel1 * TRIT_PANEL, f->up->n);
+    const int8_t *x = s->x_q + p.row0 * stride;
+    float *gate = s->gate + p.row0 * s->ffn_stride, *up = s->up + p.row0 * s->ffn_stride;
+    const float *gate_scale = s->row_scale + p.row0, *up_scale = gate_scale + s->options.max_rows;
+    trit_ternary_fn *kernel = p.n_rows == 1 ? k->gemv : trit_linear_kernel(k, p.n_rows);
+    kernel(x, stride, s->x_sum + p.row0, p.n_rows, f->gate->w, f->gate->groups, p.panel0, p.panel1, f->gate->n,
+           gate_scale, gate, s->ffn_stride);
+    count_open(s, &p, n1, thread);
+    k->up_rows(x, stride, s->x_sum + p.row0, p.n_rows, f->up->w, f->up->stride_bytes, p.panel0 * TRIT_PANEL, n1,
+               up_scale, gate, up, s->ffn_stride);
 }
 
 static void clear_counts(trit_session *s)
@@ -99,11 +106,17 @@ static void clear_counts(trit_session *s)
         s->threads[i].counts = (trit_ffn_counts){0};
 }
 
+static int can_skip(const trit_session *s, const trit_linear *gate, const trit_linear *up)
+{
+    return !s->options.no_skip && gate->layout == TRIT_LAYOUT_T2_P64G4 && up->layout == TRIT_LAYOUT_T2_ROWS &&
+           s->model->arch.activation == TRIT_ACT_RELU2;
+}
+
 void trit_ffn_gate_up(trit_session *s, const trit_layer *layer, size_t n_rows)
 {
     const trit_linear *gate = &layer->linears[TRIT_T_GATE], *up = &layer->linears[TRIT_T_UP];
     s->stats.gates += n_rows * gate->n;
-    if (s->options.no_skip || up->layout != TRIT_LAYOUT_T2_ROWS || s->model->arch.activation != TRIT_ACT_RELU2) {
+    if (!can_skip(s, gate, up)) {
         const trit_linear_job jobs[] = {{gate, s->gate, s->ffn_stride}, {up, s->up, s->ffn_stride}};
         trit_linear_run(s, jobs, 2, n_rows);
         return;
@@ -111,16 +124,17 @@ void trit_ffn_gate_up(trit_session *s, const trit_layer *layer, size_t n_rows)
     ffn f = {.session = s, .gate = gate, .up = up, .n_rows = n_rows};
     row_scales(s, 0, gate, n_rows);
     row_scales(s, 1, up, n_rows);
-    f.unit_panels = unit_panels(gate->n_panels, s->n_threads);
     clear_counts(s);
-    trit_pool_run(s->pool, gate_up_unit, &f, (gate->n_panels + f.unit_panels - 1) / f.unit_panels, s->n_threads);
+    size_t n_units = cut_units(&f, gate);
+    trit_pool_run(s->pool, gate_up_unit, &f, n_units, s->n_threads);
     uint64_t open = 0, read = 0;
     for (size_t i = 0; i < s->n_threads; i++) {
         open += s->threads[i].counts.gates_open;
         read += s->threads[i].counts.up_rows_read;
     }
     s->stats.gates_closed += n_rows * gate->n - open;
-    s->stats.bytes_skipped += (up->n - read) * up->stride_bytes;
+    if (f.row_blocks == 1) /* else every row of up is as good as read */
+        s->stats.bytes_skipped += (up->n - read) * up->stride_bytes;
 }
 
 /* ---- down: lists ------------------------------------------------------------------------------------------------ */
@@ -230,7 +244,7 @@ static void reduce_piece(void *context, size_t item, size_t thread)
 static void down_few(ffn *f)
 {
     trit_session *s = f->session;
-    f->n_units = s->n_threads * UNITS_PER_THREAD;
+    f->n_units = s->n_threads * INPUT_UNITS_PER_THREAD;
     clear_counts(s);
     trit_pool_run(s->pool, inputs_unit, f, f->n_units, s->n_threads);
     size_t pieces = f->n_rows * ((f->down->n + REDUCE_OUTPUTS - 1) / REDUCE_OUTPUTS);
@@ -245,9 +259,10 @@ static void pairs_unit(void *context, size_t item, size_t thread)
     (void)thread;
     const ffn *f = context;
     const trit_session *s = f->session;
-    size_t first = item * f->unit_panels, end = smaller(first + f->unit_panels, f->down->n_panels);
-    s->model->kernels.down_pairs(pairs_of(s, 0), s->ffn_stride, s->n_inputs, s->x_sum, f->n_rows, f->down->w,
-                                 f->down->k, first, end, f->down->n, s->row_scale, s->y, s->hidden_stride);
+    const part p = part_of_unit(f, f->down, item);
+    s->model->kernels.down_pairs(pairs_of(s, p.row0), s->ffn_stride, s->n_inputs + p.row0, s->x_sum + p.row0, p.n_rows,
+                                 f->down->w, f->down->k, p.panel0, p.panel1, f->down->n, s->row_scale + p.row0,
+                                 s->y + p.row0 * s->hidden_stride, s->hidden_stride);
 }
 
 /* Runs that no row of a few asks for. */
@@ -280,6 +295,6 @@ void trit_ffn_down(trit_session *s, const trit_linear *down, size_t n_rows)
         down_few(&f);
         return;
     }
-    f.unit_panels = unit_panels(down->n_panels, s->n_threads);
-    trit_pool_run(s->pool, pairs_unit, &f, (down->n_panels + f.unit_panels - 1) / f.unit_panels, s->n_threads);
+    size_t n_units = cut_units(&f, down);
+    trit_pool_run(s->pool, pairs_unit, &f, n_units, s->n_threads);
 }

@@ -38,7 +38,7 @@ size_t trit_linear_x_stride(const trit_linear *linear)
     return trit_round_up(linear->k, TRIT_INPUTS_STEP);
 }
 
-static trit_ternary_fn *kernel_of_rows(const trit_kernels *k, size_t n_rows)
+trit_ternary_fn *trit_linear_kernel(const trit_kernels *k, size_t n_rows)
 {
     return n_rows <= FEW_MAX_ROWS ? k->few : k->gemm;
 }
@@ -47,7 +47,7 @@ static trit_ternary_fn *kernel_of_rows(const trit_kernels *k, size_t n_rows)
 static void run_dense_panels(const trit_kernels *k, const part *p, uint8_t *expanded)
 {
     const trit_linear *linear = p->linear;
-    trit_ternary_fn *kernel = kernel_of_rows(k, p->n_rows);
+    trit_ternary_fn *kernel = trit_linear_kernel(k, p->n_rows);
     for (size_t panel = p->panel0; panel < p->panel1; panel++) {
         k->expand(linear->w + panel * trit_dense_vectors(linear->groups) * 64, linear->groups, expanded);
         kernel(p->x, p->x_stride, p->x_sum, p->n_rows, expanded, linear->groups, 0, 1, linear->n - panel * TRIT_PANEL,
@@ -103,7 +103,7 @@ static void run_unit(void *context, size_t item, size_t thread)
         run_dense_panels(k, &p, s->threads[thread].panel);
         return;
     }
-    trit_ternary_fn *kernel = dense ? k->gemv_dense : p.n_rows == 1 ? k->gemv : kernel_of_rows(k, p.n_rows);
+    trit_ternary_fn *kernel = dense ? k->gemv_dense : p.n_rows == 1 ? k->gemv : trit_linear_kernel(k, p.n_rows);
     kernel(p.x, p.x_stride, p.x_sum, p.n_rows, p.linear->w, p.linear->groups, p.panel0, p.panel1, p.linear->n,
            p.row_scale, p.y, p.y_stride);
 }

@@ -221,7 +221,7 @@ static void check_everything(const trit_arch *arch, int tied, uint64_t golden)
             continue;
         for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++)
             check_pieces(&tiny, (trit_isa)isa, 1 + (int32_t)i % 3, pieces[i], 1);
-        for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i += 2) {
+        for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i += 4) { /* 1 and 17 */
             check_pieces(&tiny, (trit_isa)isa, 1 + (int32_t)i % 3, pieces[i], 0);
             check_pieces(&panels, (trit_isa)isa, 1 + (int32_t)i % 3, pieces[i], 1);
         }
