@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "check.h"
+#include "drawn.h"
 #include "tiny_model.h"
 
 enum { N_SEQS = 4, LENGTH = 150, MAX_BLOCKS = (LENGTH + TRIT_BLOCK_TOKENS - 1) / TRIT_BLOCK_TOKENS, VOCAB = 203 };
@@ -240,6 +241,80 @@ static void check_everything(const trit_arch *arch, int tied, uint64_t golden)
     tiny_drop(&panels);
 }
 
+/* ---- screening -------------------------------------------------------------------------------------------------- */
+
+enum { WIDE_VOCAB = 4003, SCREEN_STEPS = 40 };
+
+/* Which of a step's outputs want log-probabilities. */
+typedef enum asker { NONE_WANT, ALL_WANT, SOME_WANT, WISHES } asker;
+
+static void step_with(trit_session *session, builder *b, asker wish, const drawn *d, int32_t start,
+                      trit_choice *choices)
+{
+    static const int32_t blocks[N_SEQS][MAX_BLOCKS] = {
+        {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, {10, 11, 12}, {20, 21, 22}, {30, 31, 32}};
+    begin(b);
+    for (int32_t seq = 0; seq < N_SEQS; seq++)
+        add_rows(b, seq, start, 1, blocks[seq]);
+    for (int32_t seq = 0; seq < N_SEQS; seq++) {
+        int wants = wish == ALL_WANT || (wish == SOME_WANT && (seq + start) % 2);
+        b->outputs[seq] = (trit_output){.row = seq, .target = -1, .n_top = wants ? 2 : -1, .sampling = d[seq].p};
+    }
+    /* A second choice of the last row: both outputs read one row of logits. */
+    b->outputs[N_SEQS] = b->outputs[N_SEQS - 1];
+    b->outputs[N_SEQS].sampling.seed++;
+    b->batch.n_outputs = N_SEQS + 1;
+    CHECK_OK(trit_session_step(session, &b->batch, choices, NULL, err));
+}
+
+/* Whether log-probabilities are wanted, by whom, and how many threads run: the tokens are the same, and so are the log-probabilities. */
+static void check_screening(const trit_arch *arch, int tied, trit_isa isa, int32_t n_threads)
+{
+    static builder b;
+    static drawn d[N_SEQS];
+    trit_arch wide = *arch;
+    tiny_model tiny;
+    tiny_stack stacks[WISHES];
+    trit_session_stats stats[WISHES];
+    uint64_t state = 99;
+    int32_t wrong = 0;
+    wide.vocab = WIDE_VOCAB;
+    if (!CHECK(tiny_make(&tiny, &wide, 5, tied)))
+        return;
+    for (int wish = 0; wish < WISHES; wish++)
+        CHECK_OK(tiny_open(&stacks[wish], &tiny, isa, wish == ALL_WANT ? 1 : n_threads, err));
+    for (int32_t at = 0; at < SCREEN_STEPS; at++) {
+        trit_choice choices[WISHES][N_SEQS + 1] = {0};
+        for (int32_t seq = 0; seq < N_SEQS; seq++) {
+            draw_sampling(&d[seq], WIDE_VOCAB, &state);
+            if ((at + seq) % 16 == 0) { /* so flat that no bound tells */
+                d[seq].p.temperature = 1e4f;
+                d[seq].p.top_p = 0.5f;
+                d[seq].p.min_p = 0.0f;
+                d[seq].p.top_k = 0;
+            }
+        }
+        for (int wish = 0; wish < WISHES; wish++)
+            step_with(stacks[wish].session, &b, (asker)wish, d, at, choices[wish]);
+        for (int32_t i = 0; i <= N_SEQS; i++) {
+            const trit_choice *want = &choices[ALL_WANT][i], *some = &choices[SOME_WANT][i];
+            wrong += want->token != choices[NONE_WANT][i].token || want->token != some->token;
+            wrong += some->n_top > 0 && memcmp(want, some, sizeof *want) != 0;
+        }
+    }
+    CHECK(wrong == 0);
+    for (int wish = 0; wish < WISHES; wish++) {
+        trit_session_read_stats(stacks[wish].session, &stats[wish]);
+        tiny_close(&stacks[wish]);
+    }
+    CHECK(stats[ALL_WANT].screened_rows == 0 && stats[ALL_WANT].head_rows == N_SEQS * SCREEN_STEPS);
+    CHECK(stats[NONE_WANT].screened_rows == N_SEQS * SCREEN_STEPS && stats[NONE_WANT].finished_panels > 0);
+    CHECK(stats[NONE_WANT].undecided_rows >= 5 && stats[NONE_WANT].undecided_rows < N_SEQS * SCREEN_STEPS / 2);
+    CHECK(stats[SOME_WANT].screened_rows == N_SEQS * SCREEN_STEPS / 2);
+    CHECK(stats[NONE_WANT].head_bytes < stats[ALL_WANT].head_bytes);
+    tiny_drop(&tiny);
+}
+
 int main(void)
 {
     check_everything(&tiny_arch, 1, 0xf5d77e816b5ac731u);
@@ -251,5 +326,7 @@ int main(void)
     check_everything(&plain, 0, 0x17f3835f9879c1f6u);
     for (int isa = TRIT_ISA_REF; isa < TRIT_ISA_COUNT; isa++)
         printf("instruction set %s: %s\n", trit_isa_name((trit_isa)isa), is_run((trit_isa)isa) ? "run" : "not run");
+    check_screening(&tiny_arch, 1, TRIT_ISA_AUTO, 3);
+    check_screening(&tiny_arch, 0, TRIT_ISA_REF, 1);
     return CHECK_SUMMARY;
 }
