@@ -90,6 +90,33 @@ FLATTEN void add_tile(const size_t rows, const int16_t *h, size_t h_stride, cons
 #undef FLUSH
 }
 
+/*
+ * One row: two panels at once. One stream got 12.1 GB/s of a core, two 14.6 and, fetched twice as far ahead, 15.0 (AMD EPYC, Zen 3; plain
+ * reading gets as much).
+ */
+enum { PAIR_PREFETCH_BYTES = 2 * PREFETCH_BYTES };
+
+APART void add_pair(const int16_t *h, const int8_t *plane, size_t panel_bytes, size_t n_groups, int64_t *dots,
+                    int begins)
+{
+    const __m256i zero = _mm256_setzero_si256();
+    tile_row a0 = {zero, zero}, a1 = a0, b0 = a0, b1 = a0;
+    for (size_t g = 0; g < n_groups; g++) {
+        const int8_t *first = plane + g * 64, *second = first + panel_bytes;
+        _mm_prefetch((const char *)first + PAIR_PREFETCH_BYTES, _MM_HINT_T0);
+        _mm_prefetch((const char *)second + PAIR_PREFETCH_BYTES, _MM_HINT_T0);
+        __m256i in = broadcast_group(h + g * TRIT_GROUP);
+        add_words(&a0.first, widen(first), in), add_words(&a0.second, widen(first + 16), in);
+        add_words(&a1.first, widen(first + 32), in), add_words(&a1.second, widen(first + 48), in);
+        add_words(&b0.first, widen(second), in), add_words(&b0.second, widen(second + 16), in);
+        add_words(&b1.first, widen(second + 32), in), add_words(&b1.second, widen(second + 48), in);
+    }
+    flush(dots, a0.first, begins), flush(dots + QUARTER, a0.second, begins);
+    flush(dots + 2 * QUARTER, a1.first, begins), flush(dots + 3 * QUARTER, a1.second, begins);
+    flush(dots + 4 * QUARTER, b0.first, begins), flush(dots + 5 * QUARTER, b0.second, begins);
+    flush(dots + 6 * QUARTER, b1.first, begins), flush(dots + 7 * QUARTER, b1.second, begins);
+}
+
 APART void add_stream_rows(size_t rows, const int16_t *h, size_t h_stride, const int8_t *plane, size_t n_groups,
                            int64_t *dots, size_t dots_stride, int begins)
 {
@@ -118,7 +145,14 @@ void TRIT_KERNEL(trit_head_i8i16_6x16)(const int16_t *restrict h, const int8_t *
     (void)h_hi;
     (void)h_lo;
     size_t n_tiles = (m + TILE_ROWS - 1) / TILE_ROWS;
-    for (size_t panel = panel0; panel < panel1; panel++)
+    size_t panel = panel0;
+    for (; m == 1 && panel + 2 <= panel1; panel += 2)
+        for (size_t g0 = 0; g0 < groups; g0 += BLOCK) {
+            size_t n_groups = groups - g0 < BLOCK ? groups - g0 : BLOCK;
+            add_pair(h + g0 * TRIT_GROUP, plane + (panel * groups + g0) * 64, groups * 64, n_groups,
+                     dots + panel * TRIT_HEAD_PANEL, g0 == 0);
+        }
+    for (; panel < panel1; panel++)
         for (size_t g0 = 0; g0 < groups; g0 += BLOCK) {
             size_t n_groups = groups - g0 < BLOCK ? groups - g0 : BLOCK;
             const int8_t *from = plane + (panel * groups + g0) * 64;
