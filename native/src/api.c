@@ -9,6 +9,7 @@
 #include "ffn.h"
 #include "forward.h"
 #include "linear.h"
+#include "measure/calibrate.h"
 #include "measure/measure.h"
 #include "mem.h"
 #include "status.h"
@@ -57,6 +58,30 @@ void trit_model_close(trit_model **model)
 trit_isa trit_model_isa(const trit_model *model)
 {
     return model == NULL ? TRIT_ISA_AUTO : model->kernels.isa;
+}
+
+const char *trit_model_kernel(const trit_model *model, int32_t op)
+{
+    return model == NULL || op < 0 || op >= TRIT_OP_COUNT ? "" : model->kernels.names[op];
+}
+
+trit_status trit_model_calibrate(trit_model *model, trit_error *err)
+{
+    trit_status status = check_pointer("model", model, _Alignof(trit_model), err);
+    if (status != TRIT_OK)
+        return status;
+    if (model->isa_was_given)
+        return trit_fail(err, TRIT_ERR_STATE, "the model was opened for instruction set %s, which stays",
+                         trit_isa_name(model->kernels.isa));
+    return trit_calibrate(model, err);
+}
+
+size_t trit_model_timings(const trit_model *model, trit_timing *out, size_t most)
+{
+    size_t n = model == NULL ? 0 : model->n_timings;
+    for (size_t i = 0; out != NULL && i < n && i < most; i++)
+        out[i] = model->timings[i];
+    return n;
 }
 
 uint64_t trit_model_body_bytes(const trit_model *model)

@@ -243,6 +243,7 @@ trit_status trit_model_load(trit_model **out, int fd, const trit_arch *arch, con
     trit_model *model = trit_alloc(1, sizeof *model);
     if (model == NULL)
         return trit_fail(err, TRIT_ERR_MEMORY, "no memory for a model handle");
+    model->isa_was_given = isa != TRIT_ISA_AUTO;
     if (!trit_kernels_select(&model->kernels, isa)) {
         status = trit_isa_check(isa, err);
         goto fail;

@@ -30,9 +30,12 @@ typedef struct trit_planes {
     size_t groups, n_panels;
 } trit_planes;
 
+enum { TRIT_MAX_TIMINGS = 64 };
+
 struct trit_model {
     trit_arch arch;
     trit_kernels kernels;
+    int isa_was_given; /* not TRIT_ISA_AUTO */
     trit_map map;
     trit_layer *layers;
     const float *norm_final;
@@ -40,6 +43,8 @@ struct trit_model {
     trit_planes embed, head;          /* head = embed when tied */
     size_t widest_dense;              /* groups of the widest linear in T5_P64G4, 0: there is none */
     uint64_t body_bytes, head_bytes;
+    trit_timing timings[TRIT_MAX_TIMINGS]; /* of kernels, if they were calibrated */
+    size_t n_timings;
     uint64_t fingerprint; /* of the arch, the table and samples of the contents: whose KV is this? */
 };
 

@@ -168,6 +168,24 @@ trit_status trit_model_open(trit_model **out, int fd, const trit_arch *arch, con
                             size_t n_tensors, trit_isa isa, int32_t n_threads, trit_error *err);
 void trit_model_close(trit_model **model);
 trit_isa trit_model_isa(const trit_model *model);
+/* Name of the kernel that serves the op (trit_op_name); "" if there is no such op. Static. */
+const char *trit_model_kernel(const trit_model *model, int32_t op);
+
+/* One kernel as trit_model_calibrate measured it. */
+typedef struct trit_timing {
+    int32_t op;     /* trit_op_name */
+    int32_t chosen; /* 1: it serves the op */
+    double seconds; /* best of a few calls */
+    const char *kernel;
+} trit_timing;
+/*
+ * Time the kernels of all supported instruction sets that compete for an op, in this model's sizes, and let the fastest serve: milliseconds,
+ * and nothing where there is but one. Answers stay the same to the bit. For a handle opened with TRIT_ISA_AUTO (else
+ * TRIT_ERR_STATE: one that was asked for stays), before anything was made from it.
+ */
+trit_status trit_model_calibrate(trit_model *model, trit_error *err);
+/* The timings of that, at most `most` into out (may be NULL if 0); returns how many there are. */
+size_t trit_model_timings(const trit_model *model, trit_timing *out, size_t most);
 /* Bytes read per decoded token when nothing is skipped: ternary body, head (both planes). */
 uint64_t trit_model_body_bytes(const trit_model *model);
 uint64_t trit_model_head_bytes(const trit_model *model);
