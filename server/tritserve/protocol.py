@@ -69,6 +69,7 @@ class Start(msgspec.Struct, frozen=True, tag="start", kw_only=True):
     version: int
     model_path: str
     isa: str
+    calibrate: bool = True
     num_threads: int
     kv_bytes: int
     max_model_len: int
@@ -121,6 +122,15 @@ class Ping(msgspec.Struct, frozen=True, tag="ping"):
 ToWorker = Start | Submit | Abort | Ping
 
 
+class KernelTime(msgspec.Struct, frozen=True):
+    """What calibration measured: the best of a few calls of one kernel in the model's sizes. ``chosen``: it serves ``op``."""
+
+    op: str
+    kernel: str
+    seconds: float
+    chosen: bool
+
+
 class Hello(msgspec.Struct, frozen=True, tag="hello", kw_only=True):
     """The worker is up: model mapped, self-test passed, cache adopted. A prompt fits if it is shorter than ``max_model_len``."""
 
@@ -129,6 +139,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", kw_only=True):
     vocab: int
     isa: str
     kernels: str
+    kernel_times: list[KernelTime] = []
     num_threads: int
     num_blocks: int
     num_adopted_blocks: int

@@ -86,6 +86,9 @@ class Settings(BaseSettings):
         "auto",
         description="packing of converted ternary weights; dense: a fifth smaller, slower; auto: dense where fast does not fit",
     )
+    calibrate: bool = Field(
+        True, description="with isa auto, choose among kernels by their speed, measured at start in milliseconds"
+    )
     kv_cache_bytes: int = Field(0, ge=0, description="KV pool per worker; 0: from the free memory, at most 2 GiB")
     max_model_len: int = Field(0, ge=0, description="context limit; 0: the model's")
     max_batch_size: int = Field(32, ge=1, le=1024, description="sequences in one step")

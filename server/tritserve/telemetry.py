@@ -229,6 +229,15 @@ class Telemetry(PoolObserver):
             yield gauge("build_info", "What runs.", 1, **build)
             served = {"weights_sha256": self._weights_sha256, "context": str(status.max_model_len)}
             yield gauge("model_info", "What is served.", 1, **served, kv_type="int16", batch_invariant="true")
+        times = GaugeMetricFamily(
+            PREFIX + "kernel_seconds",
+            "What calibration measured at start: the best of a few calls.",
+            labels=("model", "op", "kernel", "chosen"),
+        )
+        for t in status.kernel_times:
+            times.add_metric((self._model, t.op, t.kernel, str(t.chosen).lower()), t.seconds)
+        if status.kernel_times:
+            yield times
         if self._quota is not None:
             yield gauge("cpu_quota_cores", "Cores' worth of time that the control group allowed at start.", self._quota)
         throttled = cpu_throttled_seconds(self._root)

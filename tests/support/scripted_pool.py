@@ -17,7 +17,7 @@ from tritserve.pool.generation import (
     PoolStatus,
     PromptScores,
 )
-from tritserve.protocol import Grammar, TokenLogprob
+from tritserve.protocol import Grammar, KernelTime, TokenLogprob
 
 Step = GenerationEvent | asyncio.Event | ServerError
 """One step of a script: an event, something to wait for, or an error to raise."""
@@ -120,6 +120,7 @@ class ScriptedPool:
             num_workers=1,
             isa="ref",
             kernels="fake",
+            kernel_times=(KernelTime("gemv", "a", 1e-6, chosen=True),),
             num_threads=1,
             max_model_len=max_model_len,
             num_running=0,

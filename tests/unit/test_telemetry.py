@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -17,7 +18,7 @@ from tritserve.api.record import RequestRecord
 from tritserve.energy import package_joules
 from tritserve.machine import cpu_throttled_seconds
 from tritserve.pool.generation import PoolStatus
-from tritserve.protocol import Hello, StepStats
+from tritserve.protocol import Hello, KernelTime, StepStats
 from tritserve.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -163,6 +164,16 @@ def test_gauges_are_read_when_asked() -> None:
     assert {name: value(metrics, name) for name in expected} == expected
     served = {"weights_sha256": "ab", "context": "1024", "kv_type": "int16", "batch_invariant": "true"}
     assert value(metrics, "model_info", **served) == 1
+
+
+def test_times_of_calibrated_kernels_are_shown_where_there_are_any() -> None:
+    metrics = telemetry()
+    metrics.render(READY, "")
+    assert value(metrics, "kernel_seconds", op="gemv", kernel="a", chosen="true") is None
+    times = (KernelTime("gemv", "a", 2e-6, True), KernelTime("gemv", "b", 3e-6, False))
+    metrics.render(dataclasses.replace(READY, kernel_times=times), "")
+    assert value(metrics, "kernel_seconds", op="gemv", kernel="a", chosen="true") == 2e-6
+    assert value(metrics, "kernel_seconds", op="gemv", kernel="b", chosen="false") == 3e-6
 
 
 def test_finished_request_moves_what_it_reached() -> None:

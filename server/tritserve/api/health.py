@@ -53,6 +53,9 @@ async def props(request: Request) -> JSONResponse:
             "weights_sha256": front.model.weights_sha256,
             "isa": status.isa,
             "kernels": status.kernels,
+            "calibration": [
+                {"op": t.op, "kernel": t.kernel, "seconds": t.seconds, "chosen": t.chosen} for t in status.kernel_times
+            ],
             "workers": status.num_workers,
             "threads": status.num_threads,
             "batch_invariant": True,

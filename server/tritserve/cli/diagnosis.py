@@ -71,6 +71,24 @@ def isa_facts(settings: Settings) -> dict[str, object]:
     }
 
 
+def calibration_facts(settings: Settings, packed: PackedModel) -> dict[str, object]:
+    """Return, by op, what each kernel took on this model's sizes, the one that would serve first; or why nothing was measured."""
+    if settings.isa != "auto" or not settings.calibrate:
+        return {"not measured": "isa is set" if settings.isa != "auto" else "calibrate is off"}
+    header = packed.header
+    try:
+        with Model(packed.fd, header.architecture, header.tensors, calibrate=True) as model:
+            timings = sorted(model.timings, key=lambda timing: not timing.chosen)
+    except ServerError as error:
+        return {"not measured": str(error)}
+    if not timings:
+        return {"not measured": "there is one instruction set to choose from"}
+    facts: dict[str, object] = {op: [] for op in dict.fromkeys(timing.op for timing in timings)}
+    for op in facts:
+        facts[op] = [f"{t.kernel} {t.seconds * 1e6:.1f} us" for t in timings if t.op == op]
+    return facts
+
+
 def memory_facts(machine: Machine) -> dict[str, object]:
     """Return bytes available to us and the control group's limit."""
     return {"available_bytes": machine.available_bytes, "limit_bytes": machine.memory_limit_bytes}

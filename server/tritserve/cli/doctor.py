@@ -14,6 +14,7 @@ from rich.table import Column, Table
 
 from tritserve.cli.diagnosis import (
     Check,
+    calibration_facts,
     check_answers,
     check_checksums,
     check_machine,
@@ -81,6 +82,7 @@ def examine(model: str, settings: Settings) -> tuple[dict[str, object], list[Che
             "file_bytes": packed.file_bytes,
             "weights_sha256": packed.header.weights_sha256,
         }
+        report["calibration"] = calibration_facts(settings, packed)
         planned, starts = check_plan(settings, packed)
         threads = starts[0].num_threads if starts else 1
         if starts:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from tritserve.engine.batch import Batch
+    from tritserve.protocol import KernelTime
     from tritserve.vocabulary import Vocabulary
 
 NONFINITE_TOKEN = -1
@@ -34,6 +35,7 @@ class RunnerInfo:
     isa: str
     kernels: str
     num_threads: int
+    kernel_times: tuple[KernelTime, ...] = ()
 
 
 class HeadCounts(NamedTuple):

@@ -18,6 +18,7 @@ from tritserve.isa import Isa
 from tritserve.model.packed_file import open_packed
 from tritserve.native import lib
 from tritserve.native.types import GREEDY, Output, Sampling, StepBatch
+from tritserve.protocol import KernelTime
 from tritserve.vocabulary import read_vocabulary
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class NativeRunner:
                     architecture,
                     packed.header.tensors,
                     isa=Isa.named(start.isa),
+                    calibrate=start.calibrate,
                     n_threads=start.num_threads,
                 )
             )
@@ -70,8 +72,9 @@ class NativeRunner:
             num_blocks=num_blocks,
             block_bytes=_block_bytes(self._model),
             isa=self._model.isa.label,
-            kernels=" ".join(lib.isa_kernels(self._model.isa)),
+            kernels=" ".join(self._model.kernels),
             num_threads=start.num_threads,
+            kernel_times=tuple(KernelTime(t.op, t.kernel, t.seconds, t.chosen) for t in self._model.timings),
         )
 
     def step(self, batch: batch.Batch) -> list[Choice]:

@@ -98,6 +98,7 @@ def _load(
         vocab=info.vocab,
         isa=info.isa,
         kernels=info.kernels,
+        kernel_times=list(info.kernel_times),
         num_threads=info.num_threads,
         num_blocks=info.num_blocks,
         num_adopted_blocks=num_adopted,

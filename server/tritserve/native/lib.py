@@ -18,7 +18,7 @@ from tritserve.native._trit import ffi, lib
 from tritserve.native.buffers import view
 from tritserve.native.outputs import fill_output, read_choice, sample
 from tritserve.native.status import check, new_error, text_of
-from tritserve.native.types import Choice, SessionStats, StepBatch
+from tritserve.native.types import Choice, SessionStats, StepBatch, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -139,18 +139,44 @@ class Model(_Handle):
     """A packed model file, mapped and checked. Immutable: may be shared by sessions."""
 
     def __init__(
-        self, fd: int, arch: ArchLike, tensors: Sequence[TensorLike], *, isa: Isa = Isa.AUTO, n_threads: int = 1
+        self,
+        fd: int,
+        arch: ArchLike,
+        tensors: Sequence[TensorLike],
+        *,
+        isa: Isa = Isa.AUTO,
+        calibrate: bool = False,
+        n_threads: int = 1,
     ) -> None:
-        """Map the file open at ``fd`` (stays the caller's). Raises NativeError."""
+        """Map the file open at ``fd`` (stays the caller's). ``calibrate``: with AUTO, choose kernels by their speed here; ``timings`` tells
+        what was measured. Raises NativeError."""
         c_arch, c_tensors = _c_arch(arch), _c_tensors(tensors)
         place, error = ffi.new("trit_model **"), new_error()
         check(lib.trit_model_open(place, fd, c_arch, c_tensors, len(tensors), isa, n_threads, error), error)
         super().__init__(place, lib.trit_model_close, ())
+        if calibrate and isa is Isa.AUTO:
+            check(lib.trit_model_calibrate(self.pointer, error), error)
+        self.timings = self._read_timings()
         self.vocab = arch.vocab
         self.isa = Isa(lib.trit_model_isa(self.pointer))
         self.body_bytes: int = lib.trit_model_body_bytes(self.pointer)
         self.head_bytes: int = lib.trit_model_head_bytes(self.pointer)
         self.linear_shapes = {(t.kind, t.layer): (t.n, t.k) for t in tensors}
+
+    @property
+    def kernels(self) -> list[str]:
+        """Names of the kernels that serve, each once, in the order of ops."""
+        found = (text_of(lib.trit_model_kernel(self.pointer, op)) for op in range(len(op_names())))
+        return list(dict.fromkeys(found))
+
+    def _read_timings(self) -> list[Timing]:
+        most = lib.trit_model_timings(self.pointer, ffi.NULL, 0)
+        found = ffi.new("trit_timing[]", max(1, most))
+        lib.trit_model_timings(self.pointer, found, most)
+        names = op_names()
+        return [
+            Timing(names[t.op], text_of(t.kernel), t.seconds, bool(t.chosen)) for t in (found[i] for i in range(most))
+        ]
 
     def kv_region_bytes(self, n_blocks: int) -> int:
         """Return the bytes of a KV region of ``n_blocks``. Raises NativeError."""

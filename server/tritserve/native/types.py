@@ -100,6 +100,16 @@ class TensorEntry:
     scale: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What calibration measured: the best of a few calls of one kernel. ``chosen``: it serves ``op``."""
+
+    op: str
+    kernel: str
+    seconds: float
+    chosen: bool
+
+
 def _no_ids() -> NDArray[np.int32]:
     return np.empty(0, dtype=np.int32)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tritserve.protocol import FinishReason, Grammar, SamplingParams, TokenLogprob
+    from tritserve.protocol import FinishReason, Grammar, KernelTime, SamplingParams, TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,7 @@ class PoolStatus:
     kv_used_bytes: int
     kv_capacity_bytes: int
     oldest_waiting_seconds: float = 0.0
+    kernel_times: tuple[KernelTime, ...] = ()
 
 
 class Pool(Protocol):

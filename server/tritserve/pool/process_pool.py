@@ -106,6 +106,7 @@ class ProcessPool:
             num_workers=len(self._starts),
             isa=first.isa if first else "",
             kernels=first.kernels if first else "",
+            kernel_times=tuple(first.kernel_times) if first else (),
             num_threads=sum(hello.num_threads for hello in hellos),
             max_model_len=min((hello.max_model_len for hello in hellos), default=0),
             num_running=len(live) - len(waiting_since),

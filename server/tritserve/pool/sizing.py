@@ -28,6 +28,7 @@ def plan_workers(settings: Settings, machine: Machine, model_path: Path, model_b
             version=PROTOCOL_VERSION,
             model_path=str(model_path),
             isa=settings.isa,
+            calibrate=settings.calibrate,
             num_threads=settings.threads or threads_per_worker(machine, num_workers),
             kv_bytes=kv_bytes,
             max_model_len=settings.max_model_len,

@@ -375,6 +375,7 @@ async def test_version_and_props_describe_the_server() -> None:
     assert props["model"] == "tiny"
     assert props["threads"] == 1
     assert props["max_model_len"] == 256
+    assert props["calibration"] == [{"op": "gemv", "kernel": "a", "seconds": 1e-6, "chosen": True}]
     assert props["limits"]["queue_limit"] == 7
 
 

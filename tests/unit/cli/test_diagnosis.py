@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from tritserve.cli import diagnosis
 from tritserve.cli.diagnosis import (
     Check,
+    calibration_facts,
     check_answers,
     check_checksums,
     check_machine,
@@ -22,6 +23,8 @@ from tritserve.isa import Isa
 from tritserve.machine import Machine, NumaNode
 from tritserve.model.packed_file import open_packed
 from tritserve.model.shapes import SHAPES, write_random_model
+from tritserve.native.lib import Model
+from tritserve.native.types import Timing
 from tritserve.settings import Settings
 
 MACHINE = Machine((NumaNode((0, 1, 2, 3), 2),), 1.5, 2**31, 2**30)
@@ -61,6 +64,19 @@ def test_reason_why_an_instruction_set_cannot_run_is_named(monkeypatch: pytest.M
     assert list(available) == [isa.label for isa in Isa if isa >= Isa.REF]
     assert (available["ref"], available["amx"]) == ("yes", "this processor lacks amx_tile, amx_int8")
     assert available["neon"] == "not in this build"
+
+
+def test_calibration_shows_the_kernel_that_serves_first_with_its_time(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = [Timing("gemv", "a__avx2", 3e-6, False), Timing("gemv", "a__amx", 1.25e-6, True)]
+    monkeypatch.setattr(Model, "_read_timings", lambda self: measured)
+    with open_packed(model) as packed:
+        assert calibration_facts(Settings(), packed) == {"gemv": ["a__amx 1.2 us", "a__avx2 3.0 us"]}
+        monkeypatch.setattr(Model, "_read_timings", lambda self: [])
+        assert "one instruction set" in str(calibration_facts(Settings(), packed))
+        assert calibration_facts(Settings(isa="ref"), packed) == {"not measured": "isa is set"}
+        assert calibration_facts(Settings(calibrate=False), packed) == {"not measured": "calibrate is off"}
 
 
 def test_chosen_instruction_set_follows_the_setting() -> None:

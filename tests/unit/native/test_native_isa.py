@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
+from tiny_model import make_tiny_model
 
 from tritserve.isa import Isa, IsaName
 from tritserve.native import lib
 from tritserve.native._trit import lib as c_lib
+from tritserve.native.lib import Model
 from tritserve.native.status import text_of
 
 
@@ -34,3 +36,15 @@ def test_every_op_has_a_kernel_on_what_runs_here() -> None:
         if isa is Isa.AUTO or lib.isa_supported(isa):
             assert all(text_of(c_lib.trit_isa_kernel(isa, op)) for op in range(len(ops)))
     assert all(name.endswith("__ref") for name in lib.isa_kernels(Isa.REF))
+
+
+def test_calibration_tells_what_serves_and_leaves_a_named_choice_alone() -> None:
+    tiny = make_tiny_model()
+    with tiny.file() as fd:
+        with Model(fd, tiny.arch, tiny.tensors, calibrate=True) as model:
+            chosen = {timing.op: timing.kernel for timing in model.timings if timing.chosen}
+            assert set(chosen.values()) <= set(model.kernels)
+            assert len(chosen) == len({timing.op for timing in model.timings})
+        with Model(fd, tiny.arch, tiny.tensors, isa=Isa.REF, calibrate=True) as model:
+            assert model.timings == []
+            assert model.kernels == lib.isa_kernels(Isa.REF)

@@ -10,7 +10,7 @@ trit_up_rows_fn trit_up_rows_i8t2_1x1__ref;
 
 static int32_t weight_at(const uint8_t *row, size_t input)
 {
-    return (int32_t)((row[input / 256 * 64 + input % 64] >> (input % 256 / 64 * 2)) & 3u) - 1;
+    return (int32_t)(((unsigned)row[input / 256 * 64 + input % 64] >> (input % 256 / 64 * 2)) & 3u) - 1;
 }
 
 void trit_up_rows_i8t2_1x1__ref(const int8_t *restrict x, size_t x_stride, const int32_t *restrict x_sum, size_t m,
