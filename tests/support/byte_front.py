@@ -86,7 +86,7 @@ class ByteText:
                 "add_generation_prompt": add_generation_prompt,
                 "continue_final_message": continue_final_message,
                 "template_kwargs": template_kwargs,
-                "tools": tools,
+                **({"tools": tools} if tools else {}),
             }
         )
         text = "\n".join(f"{message['role']}: {message['content']}" for message in messages)

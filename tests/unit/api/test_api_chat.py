@@ -346,7 +346,6 @@ async def test_roles_and_parts_reach_the_template() -> None:
             "add_generation_prompt": True,
             "continue_final_message": False,
             "template_kwargs": {"style": 1},
-            "tools": None,
         }
     ]
 

@@ -106,7 +106,7 @@ async def test_the_model_is_told_of_the_tools_unless_it_must_not_call_them() -> 
     assert told[0]["function"]["parameters"] == WEATHER["function"]["parameters"]  # type: ignore[index]  # it is a dict
     pool = saying(CALLS)
     _, answer, front, _ = await post(pool, {**TOOLS, "tool_choice": "none"})
-    assert front.text.chats[0]["tools"] is None
+    assert "tools" not in front.text.chats[0]
     assert (pool.grammars, pool.requests[0].grammar) == ([], None)
     assert answer["choices"][0]["message"]["content"] == CALLS
     assert answer["choices"][0]["finish_reason"] == "stop"

@@ -172,7 +172,7 @@ BOMBS = {
     "back-reference": Grammar("regex", "(a)\\1"),
     "no schema": Grammar("json_schema", "[]"),
     "no JSON": Grammar("json_schema", "{"),
-    "unknown type": Grammar("json_schema", '{"type": "strin"}'),
+    "unknown type": Grammar("json_schema", '{"type": "text"}'),
     "unsupported": Grammar("json_schema", '{"type": "array", "uniqueItems": true}'),
     "no start": Grammar("lark", 'other: "a"'),
     "control": Grammar("lark", "start: <|eot_id|"),

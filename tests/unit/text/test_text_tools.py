@@ -78,7 +78,7 @@ def test_a_call_that_is_cut_off_is_begun_but_not_whole() -> None:
     [
         f"{OPEN}hello{CLOSE}",
         f'{OPEN}\n{{"name": "{"x" * 100}", "arguments": {{}}}}',
-        f'{OPEN}\n{{"nome": "f", "arguments": {{}}}}\n{CLOSE}',
+        f'{OPEN}\n{{"title": "f", "arguments": {{}}}}\n{CLOSE}',
         f"{OPEN}{OPEN}{OPEN}",
         f"{CLOSE} {OPEN[:-1]}",
     ],
