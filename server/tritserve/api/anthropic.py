@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 
 from tritserve.api.anthropic_answer import MessageShape, MessageWriter
+from tritserve.api.anthropic_chat import conversation
 from tritserve.api.body import check_body, read_body
 from tritserve.api.chat import begin_chat
 from tritserve.api.convert import check_model
@@ -19,13 +20,14 @@ from tritserve.api.prompts import chat_prompt
 from tritserve.api.respond import JSON_MEDIA_TYPE, StreamResponse, metered, whole_response
 from tritserve.api.schemas.anthropic import CountTokensBody, MessagesBody, TokensCount
 from tritserve.api.schemas.chat import ChatBody, ConversationBody
-from tritserve.errors import InvalidRequest
+from tritserve.api.segments import Segmenter
+from tritserve.api.tools import tool_use
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping
 
     from tritserve.api.front import Front
-    from tritserve.api.schemas.anthropic import ContentBlock
+    from tritserve.api.schemas.common import WireModel
 
 router = APIRouter()
 
@@ -44,12 +46,10 @@ _UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "container": (),
     "context_management": (),
     "mcp_servers": ([],),
-    "output_config": ({},),
     "output_format": (),
     "thinking": (_DISABLED,),
-    "tool_choice": ({"type": "none"},),
-    "tools": ([],),
 }
+_PART_IGNORABLE = frozenset({"cache_control", "effort"})
 _BLOCK_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {"citations": ([],)}
 
 
@@ -67,8 +67,7 @@ async def create_message(request: Request) -> Response:
         chat = check_body(
             {
                 **passed_on,
-                "messages": _conversation(body),
-                "continue_final_message": body.messages[-1].role == "assistant",
+                **conversation(body),
                 "max_tokens": body.max_tokens,
                 "stop": body.stop_sequences,
                 "temperature": body.temperature,
@@ -84,7 +83,8 @@ async def create_message(request: Request) -> Response:
             stop_sequences=tuple(body.stop_sequences or ()),
             request_id=meter.request_id,
         )
-        writer = MessageWriter(new_identity("msg_", name, front.model.weights_sha256), shape)
+        segmenter = Segmenter(meter.made_calls if begun.may_call else None)
+        writer = MessageWriter(new_identity("msg_", name, front.model.weights_sha256), shape, segmenter)
     headers = ignored_headers(ignored)
     if body.stream:
         return StreamResponse(begun.run, writer, headers, front.settings.keep_alive_seconds)
@@ -98,60 +98,30 @@ async def count_tokens(request: Request) -> Response:
     body = await read_body(request, CountTokensBody, front.settings.max_json_depth)
     check_model(body.model, front.model)
     ignored = _sort_out(body, front)
-    chat = check_body(
-        {
-            "messages": _conversation(body),
-            "continue_final_message": body.messages[-1].role == "assistant",
-        },
-        ConversationBody,
-    )
+    chat = check_body(conversation(body), ConversationBody)
     messages, _ = template_messages(chat, front.settings)
-    prompt = await chat_prompt(front, chat, messages)
+    prompt = await chat_prompt(front, chat, messages, tool_use(chat, None).functions)
     answer = msgspec.json.encode(TokensCount(len(prompt.ids)))
     return Response(answer, media_type=JSON_MEDIA_TYPE, headers=ignored_headers(ignored))
 
 
-def _sort_out(body: CountTokensBody, front: Front, known: Sequence[str] | Any = ()) -> list[str]:
-    """Return the names that are ignored of a body and its blocks. Raises InvalidRequest for the others."""
+def _sort_out(body: CountTokensBody, front: Front, known: Collection[str] = ()) -> list[str]:
+    """Return the names that are ignored of a body and what is in it. Raises InvalidRequest for the others."""
     strict = front.settings.strict_parameters
     extra = {name: value for name, value in (body.model_extra or {}).items() if name not in known}
     ignored = sort_out(extra, _UNSUPPORTED, _IGNORABLE, strict=strict)
-    for turn in body.messages:
-        ignored += sort_out(turn.model_extra, {}, frozenset(), strict=strict, prefix="messages.")
-    for block in [*(body.system or ()), *(block for turn in body.messages for block in turn.content)]:
+    blocks = [*(body.system or ()), *(block for turn in body.messages for block in turn.content)]
+    for block in [*blocks, *(inner for outer in blocks for inner in outer.content or ())]:
         ignored += sort_out(
             block.model_extra, _BLOCK_UNSUPPORTED, PART_IGNORABLE, strict=strict, prefix="messages.content."
         )
+    parts: list[tuple[str, WireModel | None]] = [
+        ("tool_choice.", body.tool_choice),
+        ("output_config.", body.output_config),
+    ]
+    parts += [("messages.", turn) for turn in body.messages] + [("tools.", tool) for tool in body.tools or ()]
+    for prefix, part in parts:
+        ignored += sort_out(
+            None if part is None else part.model_extra, {}, _PART_IGNORABLE, strict=strict, prefix=prefix
+        )
     return ignored
-
-
-def _conversation(body: CountTokensBody) -> list[dict[str, object]]:
-    """Return the messages as chat has them: the system text first, successive turns of one speaker as one."""
-    messages: list[dict[str, object]] = []
-    system = _text(body.system or [], "system")
-    if system:
-        messages.append({"role": "system", "content": system})
-    texts: list[str] = []
-    for index, turn in enumerate(body.messages):
-        texts.append(_text(turn.content, f"messages[{index}].content"))
-        is_last_of_speaker = index + 1 == len(body.messages) or body.messages[index + 1].role != turn.role
-        if is_last_of_speaker:
-            messages.append({"role": turn.role, "content": "\n".join(texts)})
-            texts = []
-    return messages
-
-
-def _text(blocks: Sequence[ContentBlock], where: str) -> str:
-    texts = []
-    for index, block in enumerate(blocks):
-        place = f"{where}[{index}]"
-        if block.type != "text":
-            raise InvalidRequest(
-                f"{place}.type: only blocks of the type 'text' are supported.",
-                param=place,
-                code="unsupported_parameter",
-            )
-        if block.text is None:
-            raise InvalidRequest(f"{place}.text: must be given.", param=f"{place}.text")
-        texts.append(block.text)
-    return "\n".join(texts)

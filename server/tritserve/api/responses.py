@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
@@ -15,15 +14,16 @@ from tritserve.api.meter import Meter
 from tritserve.api.parameters import IGNORABLE, PART_IGNORABLE, ignored_headers, sort_out, sort_out_stream_options
 from tritserve.api.respond import StreamResponse, metered, whole_response
 from tritserve.api.responses_answer import ResponseWriter
+from tritserve.api.responses_chat import conversation, shown, shown_format
 from tritserve.api.schemas.chat import ChatBody
 from tritserve.api.schemas.responses import ResponseAnswer, ResponsesBody
+from tritserve.api.segments import Segmenter
 from tritserve.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tritserve.api.front import Front
-    from tritserve.api.schemas.responses import InputItem
 
 router = APIRouter()
 
@@ -43,13 +43,10 @@ _UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "previous_response_id": (),
     "prompt": (),
     "reasoning": ({},),
-    "tool_choice": ("auto", "none"),
-    "tools": ([],),
 }
 _TEXT_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {"verbosity": ("medium",)}
 _PART_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {"annotations": ([],), "logprobs": ([],)}
 _ITEM_IGNORABLE = frozenset({"id", "status", "phase"})
-_TEXT_PARTS = frozenset({"input_text", "output_text", "text"})
 
 
 @router.post("/v1/responses")
@@ -67,7 +64,7 @@ async def create_response(request: Request) -> Response:
         chat = check_body(
             {
                 **passed_on,
-                "messages": _messages(body),
+                **conversation(body),
                 "max_completion_tokens": body.max_output_tokens,
                 "temperature": body.temperature,
                 "top_p": body.top_p,
@@ -84,12 +81,17 @@ async def create_response(request: Request) -> Response:
             model=name,
             instructions=body.instructions,
             max_output_tokens=body.max_output_tokens,
+            parallel_tool_calls=body.parallel_tool_calls is not False,
             temperature=begun.sampling.temperature,
+            text={"format": shown_format(body)},
+            tool_choice=body.tool_choice if isinstance(body.tool_choice, str) else shown(body.tool_choice) or "auto",
+            tools=[shown(tool) for tool in body.tools or []],
             top_p=begun.sampling.top_p,
             top_logprobs=num_top or 0,
             system_fingerprint=identity.system_fingerprint,
         )
-        writer = ResponseWriter(answer, f"msg_{secrets.token_hex(16)}", front.model.text.tokenizer, num_top)
+        segmenter = Segmenter(meter.made_calls if begun.may_call else None)
+        writer = ResponseWriter(answer, segmenter, front.model.text.tokenizer, num_top)
     headers = ignored_headers(ignored)
     if body.stream:
         return StreamResponse(begun.run, writer, headers, front.settings.keep_alive_seconds)
@@ -114,13 +116,13 @@ def _sort_out(body: ResponsesBody, passed_on: Mapping[str, object], *, strict: b
             )
     if body.text is not None:
         ignored += sort_out(body.text.model_extra, _TEXT_UNSUPPORTED, frozenset(), strict=strict, prefix="text.")
-        if body.text.format is not None and body.text.format.type != "text":
-            raise InvalidRequest(
-                "text.format: only the type 'text' is supported.", param="text.format", code="unsupported_parameter"
-            )
+        if body.text.format is not None:
+            ignored += sort_out(body.text.format.model_extra, {}, frozenset(), strict=strict, prefix="text.format.")
+    for tool in body.tools or []:
+        ignored += sort_out(tool.model_extra, {}, frozenset(), strict=strict, prefix="tools.")
     for item in body.input:
         ignored += sort_out(item.model_extra, {}, _ITEM_IGNORABLE, strict=strict, prefix="input.")
-        for part in item.content or []:
+        for part in [*(item.content or []), *(item.output or [])]:
             ignored += sort_out(
                 part.model_extra, _PART_UNSUPPORTED, PART_IGNORABLE, strict=strict, prefix="input.content."
             )
@@ -134,33 +136,3 @@ def _num_top_logprobs(body: ResponsesBody) -> int | None:
     if body.top_logprobs:
         raise InvalidRequest(f"top_logprobs: only allowed when include has '{_LOGPROBS}'.", param="top_logprobs")
     return None
-
-
-def _messages(body: ResponsesBody) -> list[dict[str, object]]:
-    """Return the input as chat has it, the instructions first."""
-    messages: list[dict[str, object]] = []
-    if body.instructions:
-        messages.append({"role": "system", "content": body.instructions})
-    return messages + [_message(item, f"input[{index}]") for index, item in enumerate(body.input)]
-
-
-def _message(item: InputItem, where: str) -> dict[str, object]:
-    if item.type != "message":
-        raise InvalidRequest(
-            f"{where}.type: only items of the type 'message' are supported.",
-            param=f"{where}.type",
-            code="unsupported_parameter",
-        )
-    if item.role is None or item.content is None:
-        raise InvalidRequest(f"{where}: a message has a role and content.", param=where)
-    parts = []
-    for number, part in enumerate(item.content):
-        place = f"{where}.content[{number}]"
-        if part.type not in _TEXT_PARTS or part.text is None:
-            raise InvalidRequest(
-                f"{place}: only parts of the type 'input_text' or 'output_text', with text, are supported.",
-                param=place,
-                code="unsupported_parameter",
-            )
-        parts.append({"type": "text", "text": part.text})
-    return {"role": item.role, "content": parts}

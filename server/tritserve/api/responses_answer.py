@@ -1,19 +1,19 @@
-"""Answers of POST /v1/responses, whole or event by event: one message with one text."""
+"""Answers of POST /v1/responses, whole or event by event: items that are messages of one text, or calls."""
 
 from __future__ import annotations
 
+import secrets
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from tritserve.api import sse
-from tritserve.api.generate import EchoedPrompt
 from tritserve.api.logprobs import chat_logprobs
 from tritserve.api.schemas.responses import (
     IncompleteDetails,
     InputTokensDetails,
+    OutputCall,
     OutputMessage,
     OutputText,
     OutputTokensDetails,
@@ -24,59 +24,56 @@ from tritserve.api.schemas.responses import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tritserve.api.answer import Piece, PlacedToken
+    from tritserve.api.generate import EchoedPrompt
     from tritserve.api.http_errors import ErrorReply
     from tritserve.api.schemas.answers import ChatTokenLogprob, Usage
+    from tritserve.api.schemas.responses import ItemStatus
+    from tritserve.api.segments import Segment, Segmenter
     from tritserve.text.tokenizer import Tokenizer
 
 _encode = msgspec.json.Encoder().encode
-
-
-@dataclass(slots=True)
-class _Grown:
-    """The text so far."""
-
-    text: str = ""
-    logprobs: list[ChatTokenLogprob] = field(default_factory=list)
-    is_cut: bool = False
 
 
 class ResponseWriter:
     """A ``Writer`` for responses. Events are numbered, and each that ends something repeats it whole."""
 
     def __init__(
-        self, answer: ResponseAnswer, item_id: str, tokenizer: Tokenizer, num_top_logprobs: int | None
+        self, answer: ResponseAnswer, segmenter: Segmenter, tokenizer: Tokenizer, num_top_logprobs: int | None
     ) -> None:
         """``answer`` is the response before anything was generated. ``num_top_logprobs`` None: no log-probabilities."""
         self._answer = answer
-        self._item_id = item_id
+        self._segmenter = segmenter
         self._tokenizer = tokenizer
         self._num_top = num_top_logprobs
-        self._grown = _Grown()
+        self._ids: list[tuple[str, str]] = []  # of items, and of calls
         self._num_events = 0
 
     def opening(self) -> Iterator[bytes]:
-        """Begin the response, its message and its text."""
+        """Begin the response."""
         yield self._event("response.created", response=self._answer)
         yield self._event("response.in_progress", response=self._answer)
-        item = OutputMessage(self._item_id, "in_progress", [])
-        yield self._event("response.output_item.added", output_index=0, item=item)
-        yield self._in_part("response.content_part.added", part=OutputText(""))
 
     def events(self, piece: Piece | EchoedPrompt) -> Iterator[bytes]:
-        """Yield the new text with the tokens that begin in it."""
-        logprobs = self._take(piece)
-        if not isinstance(piece, EchoedPrompt) and (piece.text or logprobs):
-            yield self._in_part("response.output_text.delta", delta=piece.text, logprobs=logprobs)
+        """Yield items as they begin, grow and end."""
+        for change in self._segmenter.take(piece):
+            match change.kind:
+                case "opened":
+                    yield from self._opened(change.segment)
+                case "grown" if change.segment.name is None:
+                    logprobs = self._logprobs(change.tokens)
+                    yield self._in_part(
+                        "response.output_text.delta", change.segment, delta=change.text, logprobs=logprobs
+                    )
+                case "grown":
+                    yield self._in_item("response.function_call_arguments.delta", change.segment, delta=change.text)
+                case "closed":
+                    yield from self._closed(change.segment)
 
     def closing(self, usage: Usage) -> Iterator[bytes]:
-        """End the text, its message and the response."""
-        part = self._part()
-        yield self._in_part("response.output_text.done", text=part.text, logprobs=part.logprobs)
-        yield self._in_part("response.content_part.done", part=part)
-        yield self._event("response.output_item.done", output_index=0, item=self._item())
+        """End the response."""
         self._end(usage)
         yield self._event(f"response.{self._answer.status}", response=self._answer)
 
@@ -88,36 +85,55 @@ class ResponseWriter:
 
     def add(self, piece: Piece | EchoedPrompt) -> None:
         """Collect a piece for ``whole``."""
-        self._take(piece)
+        for _ in self._segmenter.take(piece):
+            pass
 
     def whole(self, usage: Usage) -> bytes:
         """Return the whole response."""
         self._end(usage)
         return _encode(self._answer)
 
-    def _take(self, piece: Piece | EchoedPrompt) -> list[ChatTokenLogprob]:
-        """Note a piece; return the log-probabilities of its tokens."""
-        if isinstance(piece, EchoedPrompt):
-            raise TypeError("a response has no echoed prompt")
-        logprobs = self._logprobs(piece.tokens)
-        self._grown.text += piece.text
-        self._grown.logprobs += logprobs
-        self._grown.is_cut = piece.finish == "length"
-        return logprobs
+    def _opened(self, segment: Segment) -> Iterator[bytes]:
+        item = self._item(segment, "in_progress")
+        if isinstance(item, OutputMessage):
+            item.content = []
+        yield self._event("response.output_item.added", output_index=segment.index, item=item)
+        if segment.name is None:
+            yield self._in_part("response.content_part.added", segment, part=OutputText(""))
 
-    def _logprobs(self, tokens: list[PlacedToken]) -> list[ChatTokenLogprob]:
+    def _closed(self, segment: Segment) -> Iterator[bytes]:
+        if segment.name is None:
+            part = self._part(segment)
+            yield self._in_part("response.output_text.done", segment, text=part.text, logprobs=part.logprobs)
+            yield self._in_part("response.content_part.done", segment, part=part)
+        elif segment.is_whole:
+            fields = {"name": segment.name, "arguments": segment.content}
+            yield self._in_item("response.function_call_arguments.done", segment, **fields)
+        yield self._event("response.output_item.done", output_index=segment.index, item=self._item(segment))
+
+    def _logprobs(self, tokens: Sequence[PlacedToken]) -> list[ChatTokenLogprob]:
         return [] if self._num_top is None else chat_logprobs(tokens, self._tokenizer, self._num_top).content
 
-    def _part(self) -> OutputText:
-        return OutputText(self._grown.text, logprobs=self._grown.logprobs)
+    def _part(self, segment: Segment) -> OutputText:
+        return OutputText(segment.content, logprobs=self._logprobs(segment.tokens))
 
-    def _item(self) -> OutputMessage:
-        return OutputMessage(self._item_id, "incomplete" if self._grown.is_cut else "completed", [self._part()])
+    def _item(self, segment: Segment, status: ItemStatus | None = None) -> OutputMessage | OutputCall:
+        status = status or ("completed" if segment.is_whole else "incomplete")
+        item_id, call_id = self._ids_of(segment)
+        if segment.name is None:
+            return OutputMessage(item_id, status, [self._part(segment)])
+        return OutputCall(item_id, call_id, segment.name, segment.content, status)
+
+    def _ids_of(self, segment: Segment) -> tuple[str, str]:
+        while len(self._ids) <= segment.index:
+            self._ids.append((secrets.token_hex(16), f"call_{secrets.token_hex(12)}"))
+        number, call_id = self._ids[segment.index]
+        return ("msg_" if segment.name is None else "fc_") + number, call_id
 
     def _end(self, usage: Usage) -> None:
-        answer = self._answer
-        answer.output = [self._item()]
-        if self._grown.is_cut:
+        answer, last = self._answer, self._segmenter.last
+        answer.output = [self._item(segment) for segment in self._segmenter.segments]
+        if last is not None and last.finish == "length":
             answer.status, answer.incomplete_details = "incomplete", IncompleteDetails()
         else:
             answer.status, answer.completed_at = "completed", int(time.time())
@@ -129,8 +145,11 @@ class ResponseWriter:
             total_tokens=usage.total_tokens,
         )
 
-    def _in_part(self, kind: str, **fields: object) -> bytes:
-        return self._event(kind, item_id=self._item_id, output_index=0, content_index=0, **fields)
+    def _in_part(self, kind: str, segment: Segment, **fields: object) -> bytes:
+        return self._in_item(kind, segment, content_index=0, **fields)
+
+    def _in_item(self, kind: str, segment: Segment, **fields: object) -> bytes:
+        return self._event(kind, item_id=self._ids_of(segment)[0], output_index=segment.index, **fields)
 
     def _event(self, kind: str, **fields: object) -> bytes:
         number, self._num_events = self._num_events, self._num_events + 1

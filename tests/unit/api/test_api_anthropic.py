@@ -58,7 +58,7 @@ async def test_whole_answer_has_the_official_shape() -> None:
 async def test_stream_has_the_official_events_in_their_order() -> None:
     found = await events(ScriptedPool(scripted([HELLO, WORLD, EOS]), num_cached_tokens=4), BODY)
     assert [event["type"] for event in found] == [
-        *("message_start", "content_block_start", "ping", "content_block_delta", "content_block_delta"),
+        *("message_start", "ping", "content_block_start", "content_block_delta", "content_block_delta"),
         *("content_block_stop", "message_delta", "message_stop"),
     ]
     assert found[0]["message"]["content"] == []
@@ -120,6 +120,7 @@ async def test_system_blocks_and_turns_become_one_conversation() -> None:
         "add_generation_prompt": False,
         "continue_final_message": True,
         "template_kwargs": None,
+        "tools": None,
     }
     assert front.text.chats == [expected, expected]
     assert counted == {"input_tokens": len("system: Be\nbrief\nuser: a\nb\nassistant: c")}
@@ -189,3 +190,67 @@ async def test_unknown_paths_below_answer_in_anthropics_shape() -> None:
     async with http_client(byte_front(ScriptedPool())) as client:
         response = await client.post("/messages/batches", json={})
     assert (response.status_code, response.json()["error"]["type"]) == (404, "not_found_error")
+
+
+TOOLS = [{"name": "add", "input_schema": {"type": "object", "properties": {"a": {"type": "integer"}}}}]
+CALL = '<tool_call>\n{"name": "add", "arguments": {"a":1}}\n</tool_call>'
+
+
+async def test_calls_are_blocks_of_their_own() -> None:
+    script = scripted([*b"So ", *CALL.encode(), EOS])
+    whole = (await post(ScriptedPool(script), {**BODY, "tools": TOOLS, "tool_choice": {"type": "auto"}})).json()
+    assert whole["stop_reason"] == "tool_use"
+    text, call = whole["content"]
+    assert text == {"type": "text", "text": "So ", "citations": None}
+    assert call.pop("id").startswith("toolu_")
+    assert call == {"type": "tool_use", "name": "add", "input": {"a": 1}}
+    found = await events(ScriptedPool(script), {**BODY, "tools": TOOLS})
+    starts = [event["content_block"] for event in found if event["type"] == "content_block_start"]
+    assert (starts[0]["text"], starts[1]["name"], starts[1]["input"]) == ("", "add", {})
+    assert [event["index"] for event in found if event["type"] == "content_block_stop"] == [0, 1]
+    deltas = [event["delta"] for event in found if event["type"] == "content_block_delta" and event["index"] == 1]
+    assert "".join(delta["partial_json"] for delta in deltas) == '{"a":1}'
+    assert found[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+async def test_a_call_that_was_cut_off_is_not_shown_whole() -> None:
+    pool = ScriptedPool(scripted(CALL.encode()[:-20], finish="length"))
+    whole = (await post(pool, {**BODY, "tools": TOOLS, "max_tokens": 1})).json()
+    assert (whole["content"], whole["stop_reason"]) == ([], "max_tokens")
+
+
+async def test_calls_and_their_results_become_chat_messages() -> None:
+    front = byte_front(ScriptedPool(scripted([EOS])))
+    call = {"type": "tool_use", "id": "toolu_1", "name": "add", "input": {"a": 1}}
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "2", "is_error": True}
+    messages = [
+        *HI,
+        {"role": "assistant", "content": [{"type": "text", "text": "So"}, call]},
+        {"role": "user", "content": [result, {"type": "text", "text": "And?"}]},
+    ]
+    async with http_client(front) as client:
+        response = await client.post("/messages", json={**BODY, "messages": messages, "tools": TOOLS})
+    assert response.status_code == 200, response.text
+    shown = front.text.chats[0]["messages"][-3:]
+    assert [message["role"] for message in shown] == ["assistant", "tool", "user"]
+    assert shown[0]["tool_calls"][0]["function"] == {"name": "add", "arguments": {"a": 1}}
+    assert (shown[1]["tool_call_id"], shown[1]["content"], shown[2]["content"]) == ("toolu_1", "Error: 2", "And?")
+
+
+@pytest.mark.parametrize(
+    ("choice", "demanded"),
+    [({"type": "any"}, True), ({"type": "tool", "name": "add"}, True), ({"type": "none"}, False)],
+)
+async def test_the_choice_of_tools_binds_the_answer(choice: dict[str, Any], demanded: bool) -> None:
+    pool = ScriptedPool(scripted([EOS]))
+    assert (await post(pool, {**BODY, "tools": TOOLS, "tool_choice": choice})).status_code == 200
+    assert (pool.requests[0].grammar is not None) == demanded
+
+
+async def test_an_output_format_binds_the_answer() -> None:
+    pool = ScriptedPool(scripted([EOS]))
+    config = {"format": {"type": "json_schema", "schema": {"type": "object"}}}
+    assert (await post(pool, {**BODY, "output_config": config})).status_code == 200
+    grammar = pool.requests[0].grammar
+    assert grammar is not None
+    assert grammar.kind == "json_schema"

@@ -163,7 +163,11 @@ async def test_parameters_reach_the_sampler() -> None:
         ({"input": None}, "input"),
         ({"input": []}, "input"),
         ({"input": 1}, "input"),
-        ({"input": [{"type": "function_call_output", "call_id": "c", "output": "1"}]}, "input[0].type"),
+        ({"input": [{"type": "function_call_output", "call_id": "c", "output": "1"}]}, "input[0].call_id"),
+        ({"input": [{"type": "function_call", "call_id": "c", "name": "add"}]}, "input[0]"),
+        ({"input": [{"type": "reasoning", "id": "rs_1", "summary": []}]}, "input[0].type"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tool_choice": "required"}, "tool_choice"),
         ({"input": [{"role": "user"}]}, "input[0]"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input[0].content[0]"),
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
@@ -178,7 +182,7 @@ async def test_parameters_reach_the_sampler() -> None:
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"temperature": 3}, "temperature"),
         ({"stream_options": {}}, "stream_options"),
-        ({"text": {"format": {"type": "grammar"}}}, "text.format"),
+        ({"text": {"format": {"type": "grammar"}}}, "text.format.type"),
         ({"text": {"verbosity": "low"}}, "text.verbosity"),
     ],
 )
@@ -207,3 +211,54 @@ async def test_refusals_keep_their_status_when_a_stream_was_asked_for() -> None:
     pool.refusal = Overloaded("full", reason="queue_full", retry_after_seconds=2.0)
     response = await post(pool, {**BODY, "stream": True})
     assert (response.status_code, response.json()["error"]["code"]) == (429, "queue_full")
+
+
+TOOLS = [{"type": "function", "name": "add", "parameters": {"type": "object"}, "strict": True}]
+CALL = '<tool_call>\n{"name": "add", "arguments": {"a":1}}\n</tool_call>'
+
+
+async def test_calls_are_items_of_their_own() -> None:
+    script = scripted([*b"So ", *CALL.encode(), EOS])
+    whole = (await post(ScriptedPool(script), {**BODY, "tools": TOOLS})).json()
+    message, call = whole["output"]
+    assert message["content"][0]["text"] == "So "
+    assert (call.pop("id")[:3], call.pop("call_id")[:5]) == ("fc_", "call_")
+    assert call == {"type": "function_call", "name": "add", "arguments": '{"a":1}', "status": "completed"}
+    assert (whole["status"], whole["tools"]) == ("completed", TOOLS)
+    found = await events(ScriptedPool(script), {**BODY, "tools": TOOLS})
+    kinds = [event["type"].removeprefix("response.") for event in found if not event["type"].endswith("delta")]
+    assert kinds == [
+        *("created", "in_progress", "output_item.added", "content_part.added"),
+        *("output_text.done", "content_part.done", "output_item.done"),
+        *("output_item.added", "function_call_arguments.done", "output_item.done", "completed"),
+    ]
+    deltas = [event for event in found if event["type"] == "response.function_call_arguments.delta"]
+    assert "".join(event["delta"] for event in deltas) == '{"a":1}'
+    assert {(event["output_index"], event["item_id"]) for event in deltas} == {
+        (1, found[-1]["response"]["output"][1]["id"])
+    }
+    assert found[-2]["item"] == found[-1]["response"]["output"][1]
+
+
+async def test_calls_and_their_outputs_become_chat_messages() -> None:
+    front = byte_front(ScriptedPool(scripted([EOS])))
+    items = [
+        {"role": "user", "content": "1+1?"},
+        {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "add", "arguments": '{"a":1}'},
+        {"type": "function_call_output", "call_id": "call_1", "output": "2"},
+    ]
+    async with http_client(front) as client:
+        response = await client.post("/responses", json={"input": items, "tools": TOOLS})
+    assert response.status_code == 200, response.text
+    shown = front.text.chats[0]["messages"][-2:]
+    assert shown[0]["tool_calls"][0]["function"] == {"name": "add", "arguments": {"a": 1}}
+    assert (shown[1]["role"], shown[1]["tool_call_id"], shown[1]["content"]) == ("tool", "call_1", "2")
+
+
+async def test_a_format_binds_the_answer_and_is_repeated() -> None:
+    pool = ScriptedPool(scripted([EOS]))
+    form = {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True}
+    found = (await post(pool, {**BODY, "text": {"format": form}})).json()
+    grammar = pool.requests[0].grammar
+    assert grammar is not None
+    assert (grammar.kind, found["text"]) == ("json_schema", {"format": form})

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 from pydantic import BeforeValidator, Field
 
+from tritserve.api.schemas.chat import MAX_TOOLS, CallId, FunctionName
 from tritserve.api.schemas.common import ModelName, PositiveNumTokens, WireModel
 
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "model_context_window_exceeded"]
-
-
-class ContentBlock(WireModel):
-    """A block of a message; only ``type`` "text" is served."""
-
-    type: Annotated[str, Field(max_length=64)]
-    text: str | None = None
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
 
 
 def _as_blocks(value: object) -> object:
@@ -26,6 +20,19 @@ def _as_blocks(value: object) -> object:
     if not isinstance(value, list):
         raise ValueError("must be a string or a list of content blocks")
     return value
+
+
+class ContentBlock(WireModel):
+    """A block of a message: text, a call of a tool (``id``, ``name``, ``input``) or its result (``tool_use_id``, ``content``)."""
+
+    type: Annotated[str, Field(max_length=64)]
+    text: str | None = None
+    id: CallId | None = None
+    name: FunctionName | None = None
+    input: dict[str, Any] | None = None
+    tool_use_id: CallId | None = None
+    content: Annotated[list[ContentBlock], BeforeValidator(_as_blocks)] | None = None
+    is_error: bool | None = None
 
 
 Content = Annotated[list[ContentBlock], BeforeValidator(_as_blocks)]
@@ -38,12 +45,46 @@ class Turn(WireModel):
     content: Content
 
 
+class Tool(WireModel):
+    """A function of the client's; tools that run at the vendor's are not served."""
+
+    type: Literal["custom"] | None = None
+    name: FunctionName
+    description: str | None = None
+    input_schema: dict[str, Any]
+    strict: bool | None = None
+
+
+class ToolChoice(WireModel):
+    """``tool_choice``; ``name`` where the type is "tool"."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class OutputFormat(WireModel):
+    """``output_config.format``."""
+
+    type: Literal["json_schema"]
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+
+
+class OutputConfig(WireModel):
+    """``output_config``."""
+
+    format: OutputFormat | None = None
+
+
 class CountTokensBody(WireModel):
     """What is sent to the model."""
 
     model: ModelName
     messages: Annotated[list[Turn], Field(min_length=1)]
     system: Content | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
+    output_config: OutputConfig | None = None
 
 
 class MessagesBody(CountTokensBody):
@@ -64,6 +105,14 @@ class TextBlock(Struct, tag_field="type", tag="text"):
     citations: None = None
 
 
+class ToolUseBlock(Struct, tag_field="type", tag="tool_use"):
+    """A call; ``input`` is a JSON object."""
+
+    id: str
+    name: str
+    input: Raw
+
+
 class MessageUsage(Struct):
     """``input_tokens`` are those that had to be computed; the prompt has them and the cached ones."""
 
@@ -80,7 +129,7 @@ class MessageAnswer(Struct, kw_only=True):
     type: str = "message"
     role: str = "assistant"
     model: str
-    content: list[TextBlock]
+    content: list[TextBlock | ToolUseBlock]
     stop_reason: StopReason | None
     stop_sequence: str | None
     usage: MessageUsage
@@ -98,6 +147,12 @@ class TextDelta(Struct, tag_field="type", tag="text_delta"):
     text: str
 
 
+class InputDelta(Struct, tag_field="type", tag="input_json_delta"):
+    """More of a call's JSON."""
+
+    partial_json: str
+
+
 class StopDelta(Struct):
     """Why the answer ended."""
 
@@ -111,6 +166,6 @@ class MessageEvent(Struct, kw_only=True):
     type: str
     message: MessageAnswer | UnsetType = UNSET
     index: int | UnsetType = UNSET
-    content_block: TextBlock | UnsetType = UNSET
-    delta: TextDelta | StopDelta | UnsetType = UNSET
+    content_block: TextBlock | ToolUseBlock | UnsetType = UNSET
+    delta: TextDelta | InputDelta | StopDelta | UnsetType = UNSET
     usage: MessageUsage | UnsetType = UNSET

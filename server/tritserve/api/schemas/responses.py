@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 from pydantic import BeforeValidator, Field
 
+from tritserve.api.schemas.chat import MAX_TOOLS, CallId, FunctionName
 from tritserve.api.schemas.common import ModelName, NumTopLogprobs, PositiveNumTokens, StreamOptions, WireModel
 
 if TYPE_CHECKING:
@@ -31,12 +32,20 @@ def _as_parts(value: object) -> object:
     return value
 
 
+Parts = Annotated[list[InputPart], BeforeValidator(_as_parts)]
+
+
 class InputItem(WireModel):
-    """An item of the input; only messages are served, and of an answer's own items those that came from here."""
+    """An item of the input: a message, a ``function_call`` that an answer made (``call_id``, ``name``, ``arguments``) or its
+    ``function_call_output`` (``call_id``, ``output``)."""
 
     type: Annotated[str, Field(max_length=64)] = "message"
     role: Literal["user", "assistant", "system", "developer"] | None = None
-    content: Annotated[list[InputPart], BeforeValidator(_as_parts)] | None = None
+    content: Parts | None = None
+    call_id: CallId | None = None
+    name: FunctionName | None = None
+    arguments: str | None = None
+    output: Parts | None = None
 
 
 def _as_items(value: object) -> object:
@@ -49,15 +58,36 @@ def _as_items(value: object) -> object:
 
 
 class TextFormat(WireModel):
-    """``text.format``."""
+    """``text.format``: as ``response_format``, but flat."""
 
-    type: Annotated[str, Field(max_length=64)] = "text"
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    name: str | None = None
+    description: str | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    strict: bool | None = None
 
 
 class TextConfig(WireModel):
     """``text``."""
 
     format: TextFormat | None = None
+
+
+class Tool(WireModel):
+    """One of ``tools``: a function, flat. Tools that run at the vendor's are not served."""
+
+    type: Literal["function"]
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ToolChoice(WireModel):
+    """``tool_choice`` that names a function."""
+
+    type: Literal["function"]
+    name: FunctionName
 
 
 class ResponsesBody(WireModel):
@@ -74,6 +104,9 @@ class ResponsesBody(WireModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     text: TextConfig | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     truncation: Literal["auto", "disabled"] | None = None
 
 
@@ -108,13 +141,26 @@ class OutputText(Struct, tag_field="type", tag="output_text"):
     logprobs: list[ChatTokenLogprob] = []
 
 
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+
+
 class OutputMessage(Struct, tag_field="type", tag="message"):
-    """The one item of an answer."""
+    """A stretch of text of an answer."""
 
     id: str
-    status: Literal["in_progress", "completed", "incomplete"]
+    status: ItemStatus
     content: list[OutputText]
     role: str = "assistant"
+
+
+class OutputCall(Struct, tag_field="type", tag="function_call"):
+    """A call of a function; ``arguments`` are JSON."""
+
+    id: str
+    call_id: str
+    name: str
+    arguments: str
+    status: ItemStatus
 
 
 class IncompleteDetails(Struct):
@@ -137,18 +183,6 @@ class NoReasoning(Struct, frozen=True):
     summary: None = None
 
 
-class PlainFormat(Struct, frozen=True):
-    """``text.format`` of free text."""
-
-    type: str = "text"
-
-
-class PlainText(Struct, frozen=True):
-    """``text``."""
-
-    format: PlainFormat = PlainFormat()
-
-
 class ResponseAnswer(Struct, kw_only=True):
     """A response as it is and as it grows. What this server has no use for is there as OpenAI's neutral value."""
 
@@ -165,15 +199,15 @@ class ResponseAnswer(Struct, kw_only=True):
     max_tool_calls: int | None = None
     metadata: dict[str, str] = {}
     model: str
-    output: list[OutputMessage] = []
+    output: list[OutputMessage | OutputCall] = []
     parallel_tool_calls: bool = True
     previous_response_id: str | None = None
     reasoning: NoReasoning = NoReasoning()
     service_tier: str = "default"
     store: bool = False
     temperature: float
-    text: PlainText = PlainText()
-    tool_choice: str = "auto"
+    text: dict[str, Any]
+    tool_choice: Any = "auto"
     tools: list[Any] = []
     top_logprobs: int = 0
     top_p: float
@@ -192,8 +226,10 @@ class ResponseEvent(Struct, kw_only=True):
     item_id: str | UnsetType = UNSET
     output_index: int | UnsetType = UNSET
     content_index: int | UnsetType = UNSET
-    item: OutputMessage | UnsetType = UNSET
+    item: OutputMessage | OutputCall | UnsetType = UNSET
     part: OutputText | UnsetType = UNSET
     delta: str | UnsetType = UNSET
     text: str | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    arguments: str | UnsetType = UNSET
     logprobs: list[ChatTokenLogprob] | UnsetType = UNSET
