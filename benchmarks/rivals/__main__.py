@@ -79,6 +79,7 @@ def main() -> None:
     report = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "machine": {name: processor[name] for name in ("name", "architecture", "features", "physical_cores")},
+        "note": options.note,
         "tritserve": {"revision": revision(), "isa": ours.isa.label},
         "llama.cpp": facts(rival, theirs),
         "shape": options.shape,
@@ -106,6 +107,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="downloads, builds, models (default: rivals/ in tritserve's cache)")
     parser.add_argument("--llama-version", default=DEFAULT_VERSION, help="of llama-cpp-python on PyPI")
     parser.add_argument("--save", type=Path, help="write the report as JSON")
+    parser.add_argument("--note", help="what else to say of the machine, for example its microarchitecture")
     parser.add_argument("--only", choices=("prefill", "decode"), help="measure a part of it")
     parser.add_argument("--prepare", action="store_true", help="download, build and write the models, and stop")
     parser.add_argument("--shape", default="bitnet-b1.58-2b-4t", choices=sorted(SHAPES))
