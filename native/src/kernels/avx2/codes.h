@@ -41,26 +41,47 @@ FLATTEN __m256i field_codes(const uint8_t *w, const int field)
 
 /*
  * One row of a group, as one piece of assembly. Both products come before both sums: product, sum, product, sum lost up to 7 %, depending
- * on where the linker put the loop (AMD EPYC, Zen 3: 282 to 305 Gop/s at 512 rows; in this order 302 to 304 anywhere). The addresses are
- * written out because gcc's own take four more instructions than these 38 a group, which cost 3 %.
+ * on where the linker put the loop (AMD EPYC, Zen 3: 282 to 305 Gop/s at 512 rows; in this order 302 to 304 anywhere). Addresses are written
+ * out and two groups a turn taken, because every other instruction beside the 24 that multiply and add costs up to 3 %, and more
+ * while someone else's thread shares the core: then two groups a turn gave 3 to 9 % over one, four no more.
  */
-#define ADD_ROW(i)                                                                                                  \
+#define ADD_ROW(at, i)                                                                                              \
     if (rows > i)                                                                                                   \
         __asm__ volatile(                                                                                           \
-            "vpbroadcastd " INPUTS_##i ", %[inputs]\n\t"                                                            \
-                                       "vpmaddubsw %[inputs], %[first], %[pairs]\n\t"                               \
-                                       "vpmaddubsw %[inputs], %[second], %[inputs]\n\t"                             \
-                                       "vpaddw %[pairs], %[sum0], %[sum0]\n\t"                                      \
-                                       "vpaddw %[inputs], %[sum1], %[sum1]"                                         \
+            "vpbroadcastd " at INPUTS_##i ", %[inputs]\n\t"                                                         \
+                                          "vpmaddubsw %[inputs], %[first], %[pairs]\n\t"                            \
+                                          "vpmaddubsw %[inputs], %[second], %[inputs]\n\t"                          \
+                                          "vpaddw %[pairs], %[sum0], %[sum0]\n\t"                                   \
+                                          "vpaddw %[inputs], %[sum1], %[sum1]"                                      \
             : [sum0] "+x"(r##i.first), [sum1] "+x"(r##i.second), [inputs] "=&x"(inputs), [pairs] "=&x"(pairs)       \
             : [first] "x"(first), [second] "x"(second), [x] "r"(x), [stride] "r"(x_stride), [stride3] "r"(stride3), \
               [stride5] "r"(stride5)                                                                                \
             : "memory");
+#define ADD_EVEN(i) ADD_ROW("", i)
+#define ADD_ODD(i) ADD_ROW("4", i)
+
+/* A group's codes: see add_tile. */
+FLATTEN void take_codes(const int field, const uint8_t *from, uint8_t *kept, __m256i *first, __m256i *second)
+{
+    if (field == DECODED) {
+        *first = load(from);
+        *second = load(from + 32);
+        return;
+    }
+    if (field == 0)
+        prefetch_ahead(from);
+    *first = field_codes(from, field);
+    *second = field_codes(from + 32, field);
+    if (kept != NULL) {
+        store(kept, *first);
+        store(kept + 32, *second);
+    }
+}
 
 /*
- * rows x 16 outputs x n_groups groups; sums (rows, 64), of which 16 are written; start != 0 begins them. from: with field DECODED the codes
- * (n_groups, 64), else packed weights, whose codes of the field also go to kept unless that is NULL. rows and field are constants where
- * inlined.
+ * rows x 16 outputs x n_groups groups, an even number; sums (rows, 64), of which 16 are written; start != 0 begins them. from: with field
+ * DECODED the codes (n_groups, 64), else packed weights, whose codes of the field also go to kept unless that is NULL. rows and field are
+ * constants where inlined.
  */
 FLATTEN void add_tile(const size_t rows, const int field, const int8_t *x, size_t x_stride, const uint8_t *from,
                       uint8_t *kept, size_t n_groups, int start, int32_t *sums)
@@ -68,23 +89,13 @@ FLATTEN void add_tile(const size_t rows, const int field, const int8_t *x, size_
     const __m256i zero = _mm256_setzero_si256();
     tile_row r0 = {zero, zero}, r1 = r0, r2 = r0, r3 = r0, r4 = r0, r5 = r0;
     size_t stride3 = 3 * x_stride, stride5 = 5 * x_stride;
-    for (size_t g = 0; g < n_groups; g++) {
+    for (size_t g = 0; g < n_groups; g += 2) {
         __m256i first, second, inputs, pairs;
-        if (field == DECODED) {
-            first = load(from + g * 64);
-            second = load(from + g * 64 + 32);
-        } else {
-            if (field == 0)
-                prefetch_ahead(from + g * 64);
-            first = field_codes(from + g * 64, field);
-            second = field_codes(from + g * 64 + 32, field);
-            if (kept != NULL) {
-                store(kept + g * 64, first);
-                store(kept + g * 64 + 32, second);
-            }
-        }
-        EACH_ROW(ADD_ROW)
-        x += TRIT_GROUP;
+        take_codes(field, from + g * 64, kept == NULL ? NULL : kept + g * 64, &first, &second);
+        EACH_ROW(ADD_EVEN)
+        take_codes(field, from + (g + 1) * 64, kept == NULL ? NULL : kept + (g + 1) * 64, &first, &second);
+        EACH_ROW(ADD_ODD)
+        x += 2 * TRIT_GROUP;
     }
 #define FLUSH(i)  \
     if (rows > i) \
