@@ -55,16 +55,28 @@ def read_machine(root: Path = Path("/"), allowed_cpus: Iterable[int] | None = No
     )
 
 
-def threads_per_worker(machine: Machine, num_workers: int) -> int:
-    """Return compute threads for each of ``num_workers``: one per physical core, within the quota, at least one.
+def node_of_worker(machine: Machine, num_workers: int, index: int) -> NumaNode | None:
+    """Return the node that worker ``index`` keeps to, or None: one node, or fewer workers than nodes, so that each spans several."""
+    return machine.nodes[index % len(machine.nodes)] if num_workers >= len(machine.nodes) > 1 else None
+
+
+def threads_per_worker(machine: Machine, num_workers: int) -> tuple[int, ...]:
+    """Return the compute threads of each worker: one per physical core of its node, within the quota, at least one.
 
     A second thread on a core adds nothing to integer dot products that fill its units. The quota is rounded down: a
     thread beyond it makes the whole group sleep until the next period.
     """
-    cores = machine.num_cores
-    if machine.quota_cores is not None:
-        cores = min(cores, math.floor(machine.quota_cores))
-    return max(1, cores // num_workers)
+    share = None if machine.quota_cores is None else math.floor(machine.quota_cores) // num_workers
+    threads = []
+    for index in range(num_workers):
+        node = node_of_worker(machine, num_workers, index)
+        if node is None:
+            cores = machine.num_cores // num_workers
+        else:
+            neighbours = len(range(index % len(machine.nodes), num_workers, len(machine.nodes)))
+            cores = node.num_cores // neighbours
+        threads.append(max(1, cores if share is None else min(cores, share)))
+    return tuple(threads)
 
 
 def explain_threads(machine: Machine, num_workers: int, wanted: int) -> str:

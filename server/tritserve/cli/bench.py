@@ -94,7 +94,7 @@ def bench(
     )
     with open_packed(path) as packed:
         room = max(0, machine.available_bytes - packed.file_bytes - _RESERVED_BYTES)
-        plan = Plan(wanted, threads or threads_per_worker(machine, 1), prefill, decode, batches, room)
+        plan = Plan(wanted, threads or threads_per_worker(machine, 1)[0], prefill, decode, batches, room)
         limits = Limits(buffer_bytes(machine.available_bytes, largest_cache_bytes()))
         say("limits of the machine")
         limits.sample_all(plan.threads)

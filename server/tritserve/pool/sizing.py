@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tritserve.errors import SettingsError
-from tritserve.machine import Machine, threads_per_worker
+from tritserve.machine import Machine, node_of_worker, threads_per_worker
 from tritserve.protocol import PROTOCOL_VERSION, Start
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ _SMALLEST_KV_BYTES = 16 * 1024**2
 def plan_workers(settings: Settings, machine: Machine, model_path: Path, model_bytes: int) -> list[Start]:
     """Return what each worker is started with. Raises SettingsError naming the missing bytes."""
     num_workers = settings.workers or len(machine.nodes)
+    threads = threads_per_worker(machine, num_workers)
+    nodes = [node_of_worker(machine, num_workers, index) for index in range(num_workers)]
     kv_bytes = plan_kv_bytes(settings.kv_cache_bytes, machine.available_bytes, model_bytes, num_workers)
     return [
         Start(
@@ -29,15 +31,15 @@ def plan_workers(settings: Settings, machine: Machine, model_path: Path, model_b
             model_path=str(model_path),
             isa=settings.isa,
             calibrate=settings.calibrate,
-            num_threads=settings.threads or threads_per_worker(machine, num_workers),
+            num_threads=settings.threads or threads[index],
             kv_bytes=kv_bytes,
             max_model_len=settings.max_model_len,
             max_batch_size=settings.max_batch_size,
             max_step_tokens=settings.max_step_tokens,
             # On one node the system places threads better than we; over several, memory must stay near its cores.
-            cpus=list(machine.nodes[index % len(machine.nodes)].cpus) if len(machine.nodes) > 1 else [],
+            cpus=[] if node is None else list(node.cpus),
         )
-        for index in range(num_workers)
+        for index, node in enumerate(nodes)
     ]
 
 

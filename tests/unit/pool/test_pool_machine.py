@@ -134,7 +134,45 @@ def test_cpu_lists(text: str, cpus: list[int]) -> None:
 )
 def test_threads_follow_cores_and_quota(cores: int, quota: float | None, workers: int, threads: int) -> None:
     machine = Machine((NumaNode(tuple(range(cores)), cores),), quota, None, GIB)
-    assert threads_per_worker(machine, workers) == threads
+    assert threads_per_worker(machine, workers) == (threads,) * workers
+
+
+def smt_machine_with_two_nodes() -> dict[str, str]:
+    """Two packages of two cores of two hardware threads: processors 0-3 are the first threads, 4-7 their siblings."""
+    nodes = {f"sys/devices/system/node/node{i}/cpulist": text for i, text in enumerate(("0-1,4-5", "2-3,6-7"))}
+    return topology([(cpu % 4 // 2, cpu % 2) for cpu in range(8)]) | nodes
+
+
+def test_each_node_of_an_smt_machine_has_a_thread_per_core(tmp_path: Path) -> None:
+    machine = read_machine(tree(tmp_path, smt_machine_with_two_nodes()), range(8))
+    assert machine.nodes == (NumaNode((0, 1, 4, 5), 2), NumaNode((2, 3, 6, 7), 2))
+    assert threads_per_worker(machine, 2) == (2, 2)
+    assert threads_per_worker(machine, 4) == (1, 1, 1, 1)
+
+
+def test_affinity_leaves_nodes_with_unequal_threads(tmp_path: Path) -> None:
+    machine = read_machine(tree(tmp_path, smt_machine_with_two_nodes()), [0, 1, 4, 2, 6])
+    assert threads_per_worker(machine, 2) == (2, 1)
+    assert threads_per_worker(machine, 3) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "quota",
+    [
+        {"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "290000 100000"},
+        {
+            "proc/self/cgroup": "4:cpu,cpuacct:/docker/x",
+            "sys/fs/cgroup/cpu,cpuacct/docker/x/cpu.cfs_quota_us": "290000",
+            "sys/fs/cgroup/cpu,cpuacct/docker/x/cpu.cfs_period_us": "100000",
+        },
+    ],
+    ids=["cgroup v2", "cgroup v1"],
+)
+def test_workers_of_two_nodes_share_the_quota(tmp_path: Path, quota: dict[str, str]) -> None:
+    machine = read_machine(tree(tmp_path, smt_machine_with_two_nodes() | quota), range(8))
+    assert machine.quota_cores == 2.9
+    assert threads_per_worker(machine, 2) == (1, 1)
+    assert threads_per_worker(machine, 1) == (2,)
 
 
 def test_kv_takes_half_of_what_is_free_up_to_two_gib() -> None:
@@ -154,6 +192,12 @@ def test_one_worker_per_node_pinned_to_it(tmp_path: Path) -> None:
     machine = Machine((NumaNode((0, 1), 2), NumaNode((2, 3), 2)), None, None, 16 * GIB)
     starts = plan_workers(Settings(), machine, tmp_path / "m.trit", 1000)
     assert [(start.cpus, start.num_threads) for start in starts] == [([0, 1], 2), ([2, 3], 2)]
+
+
+def test_a_worker_that_spans_nodes_has_their_cores_and_is_pinned_to_none(tmp_path: Path) -> None:
+    machine = Machine((NumaNode((0, 1), 2), NumaNode((2, 3), 2)), None, None, 16 * GIB)
+    (start,) = plan_workers(Settings(workers=1), machine, tmp_path / "m.trit", 1000)
+    assert (start.cpus, start.num_threads) == ([], 4)
 
 
 @pytest.mark.parametrize(
