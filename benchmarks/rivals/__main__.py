@@ -58,7 +58,7 @@ def main() -> None:
     machine = read_machine()
     processor = cpu_facts(machine)
     setting = Setting(
-        options.threads or threads_per_worker(machine, 1),
+        options.threads or threads_per_worker(machine, 1)[0],
         options.context,
         options.batch,
         {batch: max(1, options.steps // batch) for batch in options.batch},
