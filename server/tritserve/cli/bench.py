@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path  # noqa: TC003  # typer resolves the annotations
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -47,6 +47,13 @@ def bench(
     weights: Annotated[
         WeightsName, typer.Option("--weights", help="Packing of the ternary weights: fast or dense.")
     ] = "auto",
+    no_skip: Annotated[
+        bool, typer.Option("--no-skip", help="Read and multiply also what squared ReLU zeroes; the same bits.")
+    ] = False,
+    zeros: Annotated[
+        Literal["random", "demo"],
+        typer.Option("--zeros", help="Share of zeros of a --shape: half the gates, or as the trained demo model."),
+    ] = "random",
     prefill: Annotated[int, typer.Option("--prefill", min=1, help="Tokens of the prompt.")] = 512,
     decode: Annotated[int, typer.Option("--decode", min=1, help="Tokens each sequence generates.")] = 128,
     batch: Annotated[
@@ -82,6 +89,8 @@ def bench(
         return
     if model is not None and shape is not None:
         raise SettingsError("give a model or --shape, not both")
+    if zeros == "demo" and shape is None:
+        raise SettingsError("--zeros demo is for the random weights of a --shape")
     wanted = Isa.named(isa)
     if wanted is not Isa.AUTO and wanted not in supported_isas():
         able = ", ".join(each.label for each in supported_isas())
@@ -90,11 +99,12 @@ def bench(
     path = (
         packed_file(model or "demo", cache_dir, weights)
         if shape is None
-        else random_model(shape, cache_dir, say, weights)
+        else random_model(shape, cache_dir, say, weights, like_demo=zeros == "demo")
     )
     with open_packed(path) as packed:
         room = max(0, machine.available_bytes - packed.file_bytes - _RESERVED_BYTES)
-        plan = Plan(wanted, threads or threads_per_worker(machine, 1)[0], prefill, decode, batches, room)
+        num_threads = threads or threads_per_worker(machine, 1)[0]
+        plan = Plan(wanted, num_threads, prefill, decode, batches, room, not no_skip)
         limits = Limits(buffer_bytes(machine.available_bytes, largest_cache_bytes()))
         say("limits of the machine")
         limits.sample_all(plan.threads)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tritserve.cli.bench_limits import middle
-from tritserve.cli.bench_report import Head, Sample, Shape, Work, row, spread
+from tritserve.cli.bench_report import Head, Sample, Shape, Work, Zeros, row, spread
 from tritserve.cli.bench_steps import MAX_STEP_ROWS, WARM_UP_STEPS, decode_windows, prefill_prompt
 from tritserve.errors import SettingsError
 from tritserve.model.header import TERNARY_KINDS
@@ -39,6 +39,7 @@ class Plan:
     decode_tokens: int
     batches: tuple[int, ...]
     kv_limit_bytes: int
+    skip_zeros: bool = True
 
     @property
     def tokens_each(self) -> int:
@@ -87,6 +88,7 @@ def measure_steps(
         num_blocks=most * blocks_each,
         max_seqs=most,
         kv_limit_bytes=plan.kv_limit_bytes,
+        skip_zeros=plan.skip_zeros,
     ) as (model, session):
         tables = np.arange(most * blocks_each, dtype=np.int32).reshape(most, blocks_each)
         shape, isa = shape_of(packed, model), model.isa
@@ -99,7 +101,7 @@ def measure_steps(
                 taken.append(sample)
                 peaks.append(limits.sample(isa, plan.threads))
             after = session.stats()
-            return row(work, taken, num_steps, shape, middle(peaks), _zero_share(before, after), _head(before, after))
+            return row(work, taken, num_steps, shape, middle(peaks), _zeros(before, after), _head(before, after))
 
         say(f"prefill of {context} tokens")
         prompt = rng.integers(0, model.vocab, context, dtype=np.int32)
@@ -118,7 +120,14 @@ def measure_steps(
 
 @contextmanager
 def open_session(
-    packed: PackedModel, isa: Isa, threads: int, *, num_blocks: int, max_seqs: int, kv_limit_bytes: int | None = None
+    packed: PackedModel,
+    isa: Isa,
+    threads: int,
+    *,
+    num_blocks: int,
+    max_seqs: int,
+    kv_limit_bytes: int | None = None,
+    skip_zeros: bool = True,
 ) -> Iterator[tuple[Model, Session]]:
     """Yield the model and a session over a KV pool of its own. Raises NativeError, SettingsError for too little memory."""
     header = packed.header
@@ -136,7 +145,13 @@ def open_session(
             with (
                 KvPool(model, fd, num_blocks) as kv,
                 Session(
-                    model, kv, n_threads=threads, max_rows=rows, max_seqs=max_seqs, max_outputs=max_seqs
+                    model,
+                    kv,
+                    n_threads=threads,
+                    max_rows=rows,
+                    max_seqs=max_seqs,
+                    max_outputs=max_seqs,
+                    skip_zeros=skip_zeros,
                 ) as session,
             ):
                 yield model, session
@@ -152,9 +167,13 @@ def shape_of(packed: PackedModel, model: Model) -> Shape:
     return Shape(ternary, arch.vocab * arch.hidden, model.body_bytes, per_token)
 
 
-def _zero_share(before: SessionStats, after: SessionStats) -> float:
-    inputs = after.down_inputs - before.down_inputs
-    return (after.down_zeros - before.down_zeros) / inputs if inputs else 0.0
+def _zeros(before: SessionStats, after: SessionStats) -> Zeros:
+    steps, inputs, gates = (getattr(after, name) - getattr(before, name) for name in ("steps", "down_inputs", "gates"))
+    return Zeros(
+        inputs=(after.down_zeros - before.down_zeros) / inputs if inputs else 0.0,
+        gates=(after.gates_closed - before.gates_closed) / gates if gates else 0.0,
+        bytes_per_step=(after.bytes_skipped - before.bytes_skipped) / steps if steps else 0.0,
+    )
 
 
 def _head(before: SessionStats, after: SessionStats) -> Head:

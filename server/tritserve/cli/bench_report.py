@@ -66,16 +66,27 @@ class Peak:
     int8_ops_per_second: float
 
 
+@dataclass(frozen=True, slots=True)
+class Zeros:
+    """What squared ReLU zeroed: shares of the inputs of ``down`` and of the gates, and the bytes of a step not read for it."""
+
+    inputs: float
+    gates: float
+    bytes_per_step: float
+
+
 def row(
-    work: Work, samples: list[Sample], num_steps: int, shape: Shape, peak: Peak, zero_share: float, head: Head
+    work: Work, samples: list[Sample], num_steps: int, shape: Shape, peak: Peak, zeros: Zeros, head: Head
 ) -> dict[str, object]:
-    """Return one row of the report. ``num_steps``: steps of all samples together; ``zero_share``: of the inputs of ``down``."""
+    """Return one row of the report. ``num_steps``: steps of all samples together. Operations count as if nothing were skipped."""
     rates = [sample.num_tokens / sample.seconds for sample in samples]
     num_tokens = sum(sample.num_tokens for sample in samples)
     num_outputs = num_tokens if work.work == "decode" else len(samples)
     context_reads = num_tokens * work.context if work.work == "decode" else num_tokens * work.context // 2
     head_bytes = num_outputs * head.bytes_per_row
-    num_bytes = num_steps * shape.body_bytes + head_bytes + context_reads * shape.kv_bytes_per_token
+    num_bytes = (
+        num_steps * (shape.body_bytes - zeros.bytes_per_step) + head_bytes + context_reads * shape.kv_bytes_per_token
+    )
     num_ops = 2 * (shape.ternary_weights * num_tokens + 2 * shape.head_weights * head.planes_per_row * num_outputs)
     median = statistics.median(rates)
     memory = median * num_bytes / num_tokens / peak.read_bytes_per_second
@@ -87,7 +98,8 @@ def row(
         "head_bytes_per_token": round(head_bytes / num_tokens),
         "head_finished_per_row": _short(head.finished_per_row),
         "head_undecided_share": round(head.undecided_share, 4),
-        "zero_share": round(zero_share, 4),
+        "zero_share": round(zeros.inputs, 4),
+        "closed_gates_share": round(zeros.gates, 4),
         "cpu_seconds_per_1000_tokens": _short(1000 * sum(sample.cpu_seconds for sample in samples) / num_tokens),
         "share_of_limit": round(max(memory, compute), 4),
         "limit": "memory" if memory >= compute else "compute",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tritserve.cli.locate import command_settings
 from tritserve.errors import ModelFileError, SettingsError
 from tritserve.machine import read_machine
+from tritserve.model import random_zeros
 from tritserve.model.cache import lock
 from tritserve.model.header import CONVERTER_VERSION, expected_tensors
 from tritserve.model.packed_file import FORMAT_VERSION, open_packed
@@ -23,7 +24,14 @@ if TYPE_CHECKING:
     from tritserve.model.header import WeightsName
 
 
-def random_model(name: str, cache_dir: Path | None, say: Callable[[str], None], weights: WeightsName = "auto") -> Path:
+def random_model(
+    name: str,
+    cache_dir: Path | None,
+    say: Callable[[str], None],
+    weights: WeightsName = "auto",
+    *,
+    like_demo: bool = False,
+) -> Path:
     """Return the packed model of a shape with random weights, written once into the cache folder. Raises ServerError."""
     shape = SHAPES.get(name)
     if shape is None:
@@ -34,13 +42,15 @@ def random_model(name: str, cache_dir: Path | None, say: Callable[[str], None], 
         raise SettingsError(
             f"--shape {name} comes with --weights dense only: it would be {_file_bytes(shape, dense=False):,} bytes"
         )
+    if like_demo and (dense or not random_zeros.fits(shape.architecture)):
+        raise SettingsError(f"--zeros demo cannot be drawn for --shape {name}{' with dense weights' if dense else ''}")
     folder = writable_cache_dir(command_settings(cache_dir))
-    packing = "-dense" if dense else ""
+    packing = "-dense" if dense else "-like-demo" if like_demo else ""
     target = folder / f"random-{name}{packing}-v{FORMAT_VERSION}.{CONVERTER_VERSION}.trit"
     if not _is_whole(target):
         with lock(target):
             if not _is_whole(target):
-                _write(target, shape, dense, say)
+                _write(target, shape, dense, like_demo, say)
     if _file_bytes(shape, dense=dense) > available:
         say(
             f"{available:,} bytes of memory are available, less than the model: steps will be read from disk, not from memory"
@@ -48,7 +58,7 @@ def random_model(name: str, cache_dir: Path | None, say: Callable[[str], None], 
     return target
 
 
-def _write(target: Path, shape: Shape, dense: bool, say: Callable[[str], None]) -> None:
+def _write(target: Path, shape: Shape, dense: bool, like_demo: bool, say: Callable[[str], None]) -> None:
     partial = target.with_name(f"{target.name}.partial")
     needed = _file_bytes(shape, dense=dense)
     try:
@@ -59,7 +69,7 @@ def _write(target: Path, shape: Shape, dense: bool, say: Callable[[str], None]) 
                 f"{target.parent}: {stats.f_bavail * stats.f_frsize:,} bytes are free, but the random model needs {needed:,}"
             )
         say(f"writing {needed:,} bytes of random weights, once: {target}")
-        write_random_model(partial, shape, dense=dense)
+        write_random_model(partial, shape, dense=dense, like_demo=like_demo)
         os.replace(partial, target)
     except OSError as error:
         raise ModelFileError(f"{target}: cannot be written: {error.strerror or error}") from error

@@ -30,6 +30,7 @@ ROW_KEYS = [
     "head_finished_per_row",
     "head_undecided_share",
     "zero_share",
+    "closed_gates_share",
     "cpu_seconds_per_1000_tokens",
     "share_of_limit",
     "limit",
