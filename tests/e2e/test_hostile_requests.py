@@ -66,11 +66,12 @@ def literal(path: str, name: str, value: str) -> str:
 
 
 def check_refusal(response: httpx.Response, status: int = 400) -> dict[str, Any]:
-    """Return the error; its shape is OpenAI's and it tells nothing about the machine."""
+    """Return the error; its shape is OpenAI's, or Anthropic's on its routes, and it tells nothing about the machine."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     error: dict[str, Any] = response.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
+    is_anthropic = response.url.path.startswith("/v1/messages")
+    assert set(error) == ({"message", "type"} if is_anthropic else {"message", "type", "param", "code"})
     assert error["message"]
     assert len(response.content) < 2000
     assert not LEAKS.search(response.text), response.text
