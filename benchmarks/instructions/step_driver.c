@@ -109,9 +109,9 @@ int main(int argc, char **argv)
     const trit_session_options options = {.n_threads = 1, .max_rows = n, .max_seqs = n_seqs, .max_outputs = n_seqs};
     if (fd < 0 || trit_model_open(&model, fd, &arch, tensors, n_tensors, isa_of(argv[3]), 1, &error) != TRIT_OK)
         fail("the model cannot be opened");
-    if (trit_kv_region_bytes(model, n_seqs * blocks_each, &kv_bytes, &error) != TRIT_OK ||
+    if (trit_kv_region_bytes(model, n_seqs * blocks_each, TRIT_KV_INT16, &kv_bytes, &error) != TRIT_OK ||
         ftruncate(kv_fd, (off_t)kv_bytes) != 0 ||
-        trit_kv_attach(&kv, model, kv_fd, n_seqs * blocks_each, 0, &error) != TRIT_OK ||
+        trit_kv_attach(&kv, model, kv_fd, n_seqs * blocks_each, TRIT_KV_INT16, 0, &error) != TRIT_OK ||
         trit_session_create(&session, model, kv, &options, &error) != TRIT_OK)
         fail("no session");
     run(session, decode, n, steps, arch.vocab, blocks_each);

@@ -12,6 +12,7 @@ trit_check(forward_test ${CHECKS}/forward_test.c)
 trit_check(sampler_test ${CHECKS}/sampler_test.c)
 trit_check(screen_test ${CHECKS}/screen_test.c)
 trit_check(kv_test ${CHECKS}/kv_test.c)
+trit_check(attention_test ${CHECKS}/attention_test.c)
 trit_check(calibrate_test ${CHECKS}/calibrate_test.c)
 trit_check(pool_test ${CHECKS}/pool_test.c)
 

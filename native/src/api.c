@@ -96,23 +96,24 @@ uint64_t trit_model_head_bytes(const trit_model *model)
 
 /* ---- KV --------------------------------------------------------------------------------------------------------- */
 
-trit_status trit_kv_region_bytes(const trit_model *model, int32_t n_blocks, uint64_t *bytes, trit_error *err)
+trit_status trit_kv_region_bytes(const trit_model *model, int32_t n_blocks, trit_kv_dtype dtype, uint64_t *bytes,
+                                 trit_error *err)
 {
     trit_status status;
     if ((status = check_pointer("model", model, _Alignof(trit_model), err)) != TRIT_OK ||
         (status = check_pointer("bytes", bytes, _Alignof(uint64_t), err)) != TRIT_OK)
         return status;
-    return trit_kv_size(model, n_blocks, bytes, err);
+    return trit_kv_size(model, n_blocks, dtype, bytes, err);
 }
 
-trit_status trit_kv_attach(trit_kv **out, const trit_model *model, int fd, int32_t n_blocks, int32_t reset,
-                           trit_error *err)
+trit_status trit_kv_attach(trit_kv **out, const trit_model *model, int fd, int32_t n_blocks, trit_kv_dtype dtype,
+                           int32_t reset, trit_error *err)
 {
     trit_status status;
     if ((status = check_pointer("out", out, _Alignof(trit_kv *), err)) != TRIT_OK ||
         (status = check_pointer("model", model, _Alignof(trit_model), err)) != TRIT_OK)
         return status;
-    return trit_kv_map(out, model, fd, n_blocks, reset != 0, err);
+    return trit_kv_map(out, model, fd, n_blocks, dtype, reset != 0, err);
 }
 
 void trit_kv_detach(trit_kv **kv)

@@ -27,7 +27,7 @@ typedef struct tile_queries {
 typedef struct chunk {
     size_t index, first; /* position of lane 0 */
     size_t n_blocks;
-    const int16_t *k[CHUNK_BLOCKS], *v[CHUNK_BLOCKS];
+    const void *k[CHUNK_BLOCKS], *v[CHUNK_BLOCKS];
     const void *next_k[CHUNK_BLOCKS]; /* of the next chunk, or of this one where that has none */
     float k_scale[TRIT_CHUNK_TOKENS], v_scale[TRIT_CHUNK_TOKENS];
 } chunk;
@@ -77,11 +77,18 @@ static void attend_chunk(const tile_queries *t, const chunk *c, size_t from, tri
         size_t in_reach = t->tile->rows.position + (from + i) / t->heads - c->first + 1;
         s->n_valid[i] = (int32_t)(in_reach < TRIT_CHUNK_TOKENS ? in_reach : TRIT_CHUNK_TOKENS);
     }
-    kernels->qk(s->q + from * query_stride(arch), query_stride(arch), n, c->k, c->n_blocks, d, s->dots,
-                (const void *const *)c->v);
+    const int16_t *q = s->q + from * query_stride(arch);
+    int narrow = t->job->kv->dtype == TRIT_KV_INT8;
+    if (narrow)
+        kernels->qk8(q, query_stride(arch), n, (const int8_t *const *)c->k, c->n_blocks, d, s->dots, c->v);
+    else
+        kernels->qk(q, query_stride(arch), n, (const int16_t *const *)c->k, c->n_blocks, d, s->dots, c->v);
     kernels->rows->chunk_softmax(s->dots, c->k_scale, c->v_scale, n, s->n_valid, s->q_mul + from, s->a, r.m_c, r.l_c,
                                  r.w_scale);
-    kernels->av(s->a, n, c->v, c->n_blocks, d, r.acc, trit_acc_stride(arch), c->next_k);
+    if (narrow)
+        kernels->av8(s->a, n, (const int8_t *const *)c->v, c->n_blocks, d, r.acc, trit_acc_stride(arch), c->next_k);
+    else
+        kernels->av(s->a, n, (const int16_t *const *)c->v, c->n_blocks, d, r.acc, trit_acc_stride(arch), c->next_k);
 }
 
 static void merge_chunk(const tile_queries *t, size_t chunk_index, size_t from, trit_chunk_results r)
@@ -102,12 +109,14 @@ static void quantise_queries(const tile_queries *t)
     const trit_row_ops *ops = model->kernels.rows;
     const trit_rows_run *rows = &t->tile->rows;
     size_t d = (size_t)model->arch.head_dim;
-    float inv_sqrt_d = 1.0f / sqrtf((float)d), rotated[TRIT_MAX_HEAD_DIM];
+    float factor = 1.0f / sqrtf((float)d), rotated[TRIT_MAX_HEAD_DIM];
+    if (t->job->kv->dtype == TRIT_KV_INT8)
+        factor = factor / (float)trit_hadamard_width(d); /* the matrix's factor, twice its root; a power of two */
     for (size_t i = 0; i < t->n; i++) {
-        size_t row = i / t->heads, position = rows->position + row;
-        ops->rope(t->job->q + (rows->row + row) * t->job->query_stride + (t->kv_head * t->heads + i % t->heads) * d, d,
-                  model->rope_cos + position * (d / 2), model->rope_sin + position * (d / 2), rotated);
-        t->s->q_mul[i] = ops->quant_l2(rotated, d, t->s->q + i * query_stride(&model->arch)) * inv_sqrt_d;
+        size_t row = i / t->heads, head = t->kv_head * t->heads + i % t->heads;
+        trit_rotate(model, t->job->kv->dtype, rows->position + row,
+                    t->job->q + (rows->row + row) * t->job->query_stride + head * d, rotated);
+        t->s->q_mul[i] = ops->quant_l2(rotated, d, t->s->q + i * query_stride(&model->arch)) * factor;
     }
 }
 

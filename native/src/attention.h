@@ -35,6 +35,11 @@ typedef struct trit_attention_job {
     size_t query_stride, kv_stride;
 } trit_attention_job;
 
+/* A query or key (head_dim) at its place in the sequence: RoPE, and for int8 the Hadamard matrix over every trit_hadamard_width channels,
+ * the largest power of two that divides head_dim, without its factor. docs/numerics.md "int8 keys and values". */
+void trit_rotate(const trit_model *model, trit_kv_dtype dtype, size_t position, const float *x, float *out);
+size_t trit_hadamard_width(size_t head_dim);
+
 /* Rotate, quantise and store one KV head of consecutive rows. k, v (n_rows, stride) float, at the run's first row. */
 void trit_kv_write(const trit_model *model, const trit_kv *kv, size_t layer, size_t kv_head, trit_rows_run run,
                    const float *k, const float *v, size_t stride);

@@ -19,14 +19,14 @@
 #include "mem.h"
 #include "status.h"
 
-enum { PAGE = 4096, REGION_VERSION = 1 };
+enum { PAGE = 4096, REGION_VERSION = 2 };
 
 #define REGION_MAGIC 0x3130564b54495254u /* "TRITKV01" */
 #define SEALED 0x4445544c4145530au       /* a mark that zeroes and small integers are not */
 
 typedef struct region_header {
     _Atomic uint64_t magic;
-    uint64_t version, fingerprint, n_blocks, block_bytes, block_tokens;
+    uint64_t version, fingerprint, dtype, n_blocks, block_bytes, block_tokens;
 } region_header;
 
 typedef struct block_record {
@@ -49,9 +49,9 @@ static block_record *record_of(const trit_kv *kv, size_t block)
 
 /* ---- sizes ------------------------------------------------------------------------------------------------------ */
 
-static size_t part_bytes(const trit_model *model)
+static size_t part_bytes(const trit_model *model, trit_kv_dtype dtype)
 {
-    return (size_t)model->arch.head_dim * TRIT_BLOCK_TOKENS * 2 * sizeof(int16_t) +
+    return (size_t)model->arch.head_dim * TRIT_BLOCK_TOKENS * 2 * trit_kv_element_bytes(dtype) +
            TRIT_BLOCK_TOKENS * 2 * sizeof(float);
 }
 
@@ -60,11 +60,16 @@ static size_t records_bytes(size_t n_blocks)
     return trit_round_up(n_blocks * sizeof(block_record), PAGE);
 }
 
-trit_status trit_kv_size(const trit_model *model, int32_t n_blocks, uint64_t *bytes, trit_error *err)
+trit_status trit_kv_size(const trit_model *model, int32_t n_blocks, trit_kv_dtype dtype, uint64_t *bytes,
+                         trit_error *err)
 {
+    if (dtype != TRIT_KV_INT16 && dtype != TRIT_KV_INT8)
+        return trit_fail(err, TRIT_ERR_ARGUMENT, "dtype is %d, expected %d (int16) or %d (int8)", (int)dtype,
+                         TRIT_KV_INT16, TRIT_KV_INT8);
     if (n_blocks < 1)
         return trit_fail(err, TRIT_ERR_ARGUMENT, "n_blocks is %d, expected at least 1", n_blocks);
-    uint64_t per_token_layer = (uint64_t)model->arch.n_kv_heads * part_bytes(model); /* both bounded: no overflow */
+    uint64_t per_token_layer =
+        (uint64_t)model->arch.n_kv_heads * part_bytes(model, dtype); /* both bounded: no overflow */
     uint64_t block_bytes = (uint64_t)model->arch.n_layers * per_token_layer;
     uint64_t sum = PAGE + records_bytes((size_t)n_blocks);
     if (!trit_add_product(&sum, (uint64_t)n_blocks, block_bytes) || sum > (uint64_t)PTRDIFF_MAX)
@@ -84,6 +89,7 @@ static void initialise(trit_kv *kv)
         trit_kv_unseal(kv, block);
     header->version = REGION_VERSION;
     header->fingerprint = kv->fingerprint;
+    header->dtype = (uint64_t)kv->dtype;
     header->n_blocks = kv->n_blocks;
     header->block_bytes = kv->block_bytes;
     header->block_tokens = TRIT_BLOCK_TOKENS;
@@ -100,6 +106,7 @@ static trit_status check_header(const trit_kv *kv, trit_error *err)
         {"magic", atomic_load_explicit(&header->magic, memory_order_acquire), REGION_MAGIC},
         {"version", header->version, REGION_VERSION},
         {"model fingerprint", header->fingerprint, kv->fingerprint},
+        {"type of keys and values", header->dtype, (uint64_t)kv->dtype},
         {"n_blocks", header->n_blocks, kv->n_blocks},
         {"block_bytes", header->block_bytes, kv->block_bytes},
         {"block_tokens", header->block_tokens, TRIT_BLOCK_TOKENS},
@@ -124,10 +131,11 @@ static trit_status check_region_file(int fd, uint64_t bytes, trit_error *err)
     return TRIT_OK;
 }
 
-trit_status trit_kv_map(trit_kv **out, const trit_model *model, int fd, int32_t n_blocks, int reset, trit_error *err)
+trit_status trit_kv_map(trit_kv **out, const trit_model *model, int fd, int32_t n_blocks, trit_kv_dtype dtype,
+                        int reset, trit_error *err)
 {
     uint64_t bytes = 0;
-    trit_status status = trit_kv_size(model, n_blocks, &bytes, err);
+    trit_status status = trit_kv_size(model, n_blocks, dtype, &bytes, err);
     if (status == TRIT_OK)
         status = check_region_file(fd, bytes, err);
     if (status != TRIT_OK)
@@ -146,10 +154,11 @@ trit_status trit_kv_map(trit_kv **out, const trit_model *model, int fd, int32_t 
                     .records = (uint8_t *)base + PAGE,
                     .blocks = (uint8_t *)base + PAGE + records_bytes((size_t)n_blocks),
                     .n_blocks = (size_t)n_blocks,
-                    .part_bytes = part_bytes(model),
+                    .part_bytes = part_bytes(model, dtype),
                     .n_kv_heads = (size_t)model->arch.n_kv_heads,
                     .head_dim = (size_t)model->arch.head_dim,
-                    .fingerprint = model->fingerprint};
+                    .fingerprint = model->fingerprint,
+                    .dtype = dtype};
     kv->block_bytes = (size_t)model->arch.n_layers * kv->n_kv_heads * kv->part_bytes;
     if (reset || atomic_load(&header_of(kv)->magic) == 0)
         initialise(kv);
@@ -177,7 +186,7 @@ void trit_kv_unmap(trit_kv *kv)
 /* Over the block, under a seed of its number and the hash it is sealed with. */
 static uint64_t block_checksum(const trit_kv *kv, size_t block, const uint8_t hash[TRIT_HASH_BYTES])
 {
-    uint64_t seed = trit_checksum_word(kv->fingerprint, block);
+    uint64_t seed = trit_checksum_word(trit_checksum_word(kv->fingerprint, (uint64_t)kv->dtype), block);
     for (size_t i = 0; i < TRIT_HASH_BYTES; i += sizeof seed) {
         uint64_t word;
         memcpy(&word, hash + i, sizeof word);

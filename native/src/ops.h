@@ -107,6 +107,12 @@ typedef void trit_qk_fn(const int16_t *restrict q, size_t q_stride, size_t n_q, 
 typedef void trit_av_fn(const int16_t *restrict a, size_t n_q, const int16_t *const *restrict v_blocks, size_t n_blocks,
                         size_t head_dim, int32_t *restrict acc, size_t acc_stride, const void *const *ahead);
 
+/* The same over int8 keys and values: K [d/2][16 tokens][2], V [8][d][2] int8. Blocks are 32-byte aligned. */
+typedef void trit_qk8_fn(const int16_t *restrict q, size_t q_stride, size_t n_q, const int8_t *const *restrict k_blocks,
+                         size_t n_blocks, size_t head_dim, int32_t *restrict dots, const void *const *ahead);
+typedef void trit_av8_fn(const int16_t *restrict a, size_t n_q, const int8_t *const *restrict v_blocks, size_t n_blocks,
+                         size_t head_dim, int32_t *restrict acc, size_t acc_stride, const void *const *ahead);
+
 /* 1 if no byte is one that never occurs in the layout (T2_P64G4: a field of 3; dense_valid: T5_P64G4). bytes a multiple of 64. */
 typedef int trit_codes_valid_fn(const uint8_t *w, size_t bytes);
 
@@ -125,6 +131,10 @@ typedef struct trit_row_ops {
     float (*quant_l2)(const float *v, size_t n, int16_t *q);
     /* absmax int16 (32,767); returns scale */
     float (*quant_v)(const float *v, size_t n, int16_t *q);
+    /* absmax int8 (127) with the floor of quant_v; returns scale */
+    float (*quant_kv8)(const float *v, size_t n, int8_t *q);
+    /* Hadamard, in place, without its factor: n is a power of two */
+    void (*hadamard)(float *x, size_t n);
     /* half split; out may not be x */
     void (*rope)(const float *x, size_t head_dim, const float *cos_row, const float *sin_row, float *out);
     void (*add)(float *x, const float *y, size_t n);
@@ -159,6 +169,8 @@ typedef struct trit_row_ops {
     O(head, trit_head_fn)               \
     O(qk, trit_qk_fn)                   \
     O(av, trit_av_fn)                   \
+    O(qk8, trit_qk8_fn)                 \
+    O(av8, trit_av8_fn)                 \
     O(codes_valid, trit_codes_valid_fn) \
     O(gemv_dense, trit_ternary_fn)      \
     O(expand, trit_expand_fn)           \

@@ -75,6 +75,7 @@ class Start(msgspec.Struct, frozen=True, tag="start", kw_only=True):
     max_model_len: int
     max_batch_size: int
     max_step_tokens: int
+    kv_dtype: str = "int16"
     cpus: list[int] = []
 
 

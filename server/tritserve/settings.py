@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from tritserve.errors import SettingsError
 from tritserve.isa import IsaName  # noqa: TC001 - pydantic reads the annotation
+from tritserve.kv_dtype import KvDtypeName  # noqa: TC001 - pydantic reads the annotation
 from tritserve.model.header import WeightsName  # noqa: TC001 - pydantic reads the annotation
 
 if TYPE_CHECKING:
@@ -90,6 +91,9 @@ class Settings(BaseSettings):
         True, description="with isa auto, choose among kernels by their speed, measured at start in milliseconds"
     )
     kv_cache_bytes: int = Field(0, ge=0, description="KV pool per worker; 0: from the free memory, at most 2 GiB")
+    kv_dtype: KvDtypeName = Field(
+        "int16", description="type of stored keys and values; int8: half the memory, a little error"
+    )
     max_model_len: int = Field(0, ge=0, description="context limit; 0: the model's")
     max_batch_size: int = Field(32, ge=1, le=1024, description="sequences in one step")
     max_step_tokens: int = Field(256, ge=16, le=8192, description="rows of one step (decode and prefill)")

@@ -228,7 +228,7 @@ class Telemetry(PoolObserver):
             build = {"version": self._version, "isa": status.isa, "kernel": status.kernels}
             yield gauge("build_info", "What runs.", 1, **build)
             served = {"weights_sha256": self._weights_sha256, "context": str(status.max_model_len)}
-            yield gauge("model_info", "What is served.", 1, **served, kv_type="int16", batch_invariant="true")
+            yield gauge("model_info", "What is served.", 1, **served, kv_type=status.kv_dtype, batch_invariant="true")
         times = GaugeMetricFamily(
             PREFIX + "kernel_seconds",
             "What calibration measured at start: the best of a few calls.",

@@ -82,7 +82,7 @@ static trit_status whole_api(const tiny_model *tiny, int kv_fd, trit_error *err)
     trit_status status;
     if ((status = trit_model_open(&model, tiny->fd, &tiny->arch, tiny->tensors, tiny->n_tensors, TRIT_ISA_AUTO, 2,
                                   err)) == TRIT_OK &&
-        (status = trit_kv_attach(&kv, model, kv_fd, TINY_BLOCKS, 1, err)) == TRIT_OK &&
+        (status = trit_kv_attach(&kv, model, kv_fd, TINY_BLOCKS, TRIT_KV_INT16, 1, err)) == TRIT_OK &&
         (status = trit_session_create(&session, model, kv, &options, err)) == TRIT_OK &&
         (status = step(session, &batch, &choice, err)) == TRIT_OK &&
         (status = trit_kv_commit(kv, block, hash, err)) == TRIT_OK &&
@@ -104,7 +104,7 @@ int main(void)
     uint64_t bytes = 0;
     CHECK(tiny_make_dense(&tiny, &tiny_arch, 42, 1));
     CHECK_OK(tiny_open(&stack, &tiny, TRIT_ISA_AUTO, 1, err));
-    CHECK_OK(trit_kv_region_bytes(stack.model, TINY_BLOCKS, &bytes, err));
+    CHECK_OK(trit_kv_region_bytes(stack.model, TINY_BLOCKS, TRIT_KV_INT16, &bytes, err));
     tiny_close(&stack);
     int kv_fd = tiny_memfd(bytes);
     CHECK(kv_fd >= 0);

@@ -21,6 +21,10 @@ typedef struct model_m512 {
     float lane[16];
 } __m512;
 
+typedef struct model_m256i {
+    int8_t byte[32];
+} __m256i;
+
 typedef uint16_t __mmask16;
 
 #define MODEL static inline
@@ -91,6 +95,23 @@ MODEL __m512i _mm512_maskz_loadu_epi32(__mmask16 mask, const void *from)
 {
     __m512i r = {{0}};
     EACH_DWORD if (mask >> i & 1) memcpy(&r.dword[i], (const char *)from + 4 * i, 4);
+    return r;
+}
+
+MODEL __m256i _mm256_maskz_loadu_epi16(__mmask16 mask, const void *from)
+{
+    __m256i r = {{0}};
+    for (int i = 0; i < 16; i++)
+        if (mask >> i & 1)
+            memcpy(&r.byte[2 * i], (const char *)from + 2 * i, 2);
+    return r;
+}
+
+/* Every byte with its sign to a word. */
+MODEL __m512i _mm512_cvtepi8_epi16(__m256i a)
+{
+    __m512i r;
+    EACH_DWORD r.dword[i] = (uint32_t)(uint16_t)a.byte[2 * i] | (uint32_t)(uint16_t)a.byte[2 * i + 1] << 16;
     return r;
 }
 

@@ -153,6 +153,16 @@ static void compare_quantised(const kc_kernel *kernel, size_t n, enum fill fill)
     scale_b = ops->quant_v(x, n, q);
     kc_expect(kernel, kc_same_bytes(p, q, n * 2) && same_float(scale_a, scale_b),
               "quant_v n %zu, %s: scale %.9g, expected %.9g", n, fill_names[fill], (double)scale_b, (double)scale_a);
+    scale_a = ref->quant_kv8(x, n, a);
+    scale_b = ops->quant_kv8(x, n, b);
+    kc_expect(kernel, kc_same_bytes(a, b, n) && same_float(scale_a, scale_b),
+              "quant_kv8 n %zu, %s: scale %.9g, expected %.9g", n, fill_names[fill], (double)scale_b, (double)scale_a);
+    if ((n & (n - 1)) == 0) {
+        float *r = copy(x, n), *h = copy(x, n);
+        ref->hadamard(r, n);
+        ops->hadamard(h, n);
+        SAME_FLOATS(kernel, "hadamard", n, fill, r, h);
+    }
     kc_expect(kernel, kc_release(), "quantised n %zu: a canary was overwritten", n);
 }
 
@@ -297,6 +307,26 @@ static void check_second_reading(const kc_kernel *kernel, size_t n)
     for (size_t i = 0; i < n; i++)
         wrong += p[i] != clamped(lrintf(x[i] * (32767.0f / largest)), 32767);
     kc_expect(kernel, wrong == 0 && scale == largest / 32767.0f, "second reading, quant_v n %zu: %u differ", n, wrong);
+
+    scale = ops->quant_kv8(x, n, q);
+    for (size_t i = 0; i < n; i++)
+        wrong += q[i] != clamped(lrintf(x[i] * (127.0f / largest)), 127);
+    kc_expect(kernel, wrong == 0 && scale == largest / 127.0f, "second reading, quant_kv8 n %zu: %u differ", n, wrong);
+    if (n <= 256 &&
+        (n & (n - 1)) == 0) { /* from small integers all sums are exact, so that the matrix itself says the result */
+        float *h = poisoned(n * 4);
+        int32_t *from = kc_buffer(n * 4);
+        for (size_t i = 0; i < n; i++)
+            h[i] = (float)(from[i] = (int32_t)kc_between(-1000, 1000));
+        ops->hadamard(h, n);
+        for (size_t i = 0; i < n; i++) {
+            int32_t sum_i = 0;
+            for (size_t j = 0; j < n; j++)
+                sum_i += __builtin_parityll(i & j) ? -from[j] : from[j];
+            wrong += h[i] != (float)sum_i;
+        }
+        kc_expect(kernel, wrong == 0, "second reading, hadamard n %zu: %u differ", n, wrong);
+    }
 
     float s[LANES] = {0}, m = -INFINITY, lse = 0;
     for (size_t i = 0; i < n; i++)

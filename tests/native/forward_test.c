@@ -89,7 +89,7 @@ static void check_pieces(const tiny_model *tiny, trit_isa isa, int32_t n_threads
     tiny_stack stack;
     int32_t blocks[TINY_BLOCKS], wrong = 0;
     uint64_t state = (uint64_t)piece;
-    CHECK_OK(tiny_open_skipping(&stack, tiny, isa, n_threads, skip, err));
+    CHECK_OK(tiny_open_with(&stack, tiny, isa, n_threads, skip, TRIT_KV_INT16, err));
     fresh_blocks(&stack, blocks, &state);
     for (int32_t start = 0; start < LENGTH; start += piece) {
         begin(&b);

@@ -79,6 +79,8 @@ static const struct {
     {"head", check_head},
     {"qk", check_qk},
     {"av", check_av},
+    {"qk8", check_qk8},
+    {"av8", check_av8},
     {"pack", check_pack},
     {"codes_valid", check_codes_valid},
     {"gemv_dense", check_gemv_dense},

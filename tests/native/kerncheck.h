@@ -94,6 +94,8 @@ void check_gemm(const kc_kernel *kernel, int bench);
 void check_head(const kc_kernel *kernel, int bench);
 void check_qk(const kc_kernel *kernel, int bench);
 void check_av(const kc_kernel *kernel, int bench);
+void check_qk8(const kc_kernel *kernel, int bench);
+void check_av8(const kc_kernel *kernel, int bench);
 void check_up_rows(const kc_kernel *kernel, int bench);
 void check_down_inputs(const kc_kernel *kernel, int bench);
 void check_down_pairs(const kc_kernel *kernel, int bench);

@@ -58,7 +58,7 @@ static void check_adoption(const tiny_model *tiny)
     trit_session_destroy(&stack.session);
     trit_kv_detach(&stack.kv);
 
-    CHECK_OK(trit_kv_attach(&stack.kv, stack.model, stack.kv_fd, TINY_BLOCKS, 0, err));
+    CHECK_OK(trit_kv_attach(&stack.kv, stack.model, stack.kv_fd, TINY_BLOCKS, TRIT_KV_INT16, 0, err));
     CHECK(is_whole(stack.kv, blocks[0], hash) && memcmp(hash, hash_a, 32) == 0);
     CHECK(is_whole(stack.kv, blocks[1], hash) && memcmp(hash, hash_b, 32) == 0);
     CHECK(!is_whole(stack.kv, blocks[2], hash));
@@ -114,21 +114,32 @@ static void check_headers(const tiny_model *tiny)
 
     tiny_stack foreign;
     CHECK_OK(tiny_open(&foreign, &other, TRIT_ISA_AUTO, 1, err));
-    CHECK_REFUSED(TRIT_ERR_FORMAT, trit_kv_attach(&kv, foreign.model, stack.kv_fd, TINY_BLOCKS, 0, err));
-    CHECK_REFUSED(TRIT_ERR_FORMAT, trit_kv_attach(&kv, stack.model, stack.kv_fd, TINY_BLOCKS - 1, 0, err));
+    CHECK_REFUSED(TRIT_ERR_FORMAT, trit_kv_attach(&kv, foreign.model, stack.kv_fd, TINY_BLOCKS, TRIT_KV_INT16, 0, err));
+    CHECK_REFUSED(TRIT_ERR_FORMAT,
+                  trit_kv_attach(&kv, stack.model, stack.kv_fd, TINY_BLOCKS - 1, TRIT_KV_INT16, 0, err));
     const trit_session_options options = {.n_threads = 1, .max_rows = 1, .max_seqs = 1, .max_outputs = 1};
+    /* Keys and values of another type: refused by name, whatever the sizes. */
+    uint64_t narrow = 0, wide = 0;
+    CHECK_OK(trit_kv_region_bytes(stack.model, TINY_BLOCKS, TRIT_KV_INT8, &narrow, err));
+    CHECK_OK(trit_kv_region_bytes(stack.model, TINY_BLOCKS, TRIT_KV_INT16, &wide, err));
+    CHECK(narrow < wide);
+    trit_error why = {.status = TRIT_OK};
+    CHECK(trit_kv_attach(&kv, stack.model, stack.kv_fd, TINY_BLOCKS, TRIT_KV_INT8, 0, &why) == TRIT_ERR_FORMAT);
+    CHECK(strstr(why.text, "type of keys and values") != NULL);
+    CHECK_REFUSED(TRIT_ERR_ARGUMENT,
+                  trit_kv_attach(&kv, stack.model, stack.kv_fd, TINY_BLOCKS, (trit_kv_dtype)2, 0, err));
     trit_session *session = NULL;
     CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_session_create(&session, foreign.model, stack.kv, &options, err));
     CHECK(kv == NULL && session == NULL);
 
     /* A header torn while it was being written has no magic yet: records left behind do not count. */
     memset(stack.kv->base, 0, 8);
-    CHECK_OK(trit_kv_attach(&kv, stack.model, stack.kv_fd, TINY_BLOCKS, 0, err));
+    CHECK_OK(trit_kv_attach(&kv, stack.model, stack.kv_fd, TINY_BLOCKS, TRIT_KV_INT16, 0, err));
     CHECK(!is_whole(kv, blocks[0], hash));
     trit_kv_detach(&kv);
     stack.kv->base[9] ^= 1; /* another version */
-    CHECK_REFUSED(TRIT_ERR_FORMAT, trit_kv_attach(&kv, stack.model, stack.kv_fd, TINY_BLOCKS, 0, err));
-    CHECK_OK(trit_kv_attach(&kv, foreign.model, stack.kv_fd, TINY_BLOCKS, 1, err)); /* reset */
+    CHECK_REFUSED(TRIT_ERR_FORMAT, trit_kv_attach(&kv, stack.model, stack.kv_fd, TINY_BLOCKS, TRIT_KV_INT16, 0, err));
+    CHECK_OK(trit_kv_attach(&kv, foreign.model, stack.kv_fd, TINY_BLOCKS, TRIT_KV_INT16, 1, err)); /* reset */
     CHECK(!is_whole(kv, blocks[0], hash));
     trit_kv_detach(&kv);
     tiny_close(&foreign);
@@ -137,21 +148,25 @@ static void check_headers(const tiny_model *tiny)
 }
 
 /* After poison, a step leaves zeros in the lanes that it has not written. */
-static void check_unused_lanes_are_zero(const tiny_model *tiny)
+static void check_unused_lanes_are_zero(const tiny_model *tiny, trit_kv_dtype dtype)
 {
     tiny_stack stack;
     int nonzero = 0;
-    CHECK_OK(tiny_open(&stack, tiny, TRIT_ISA_AUTO, 1, err));
+    CHECK_OK(tiny_open_with(&stack, tiny, TRIT_ISA_AUTO, 1, 1, dtype, err));
     for (int32_t i = 0; i < 3; i++)
         CHECK_OK(trit_kv_poison(stack.kv, blocks[i], err));
     CHECK_OK(run_rows(&stack, 0, 5, NULL, err));
+    size_t d = stack.kv->head_dim, width = trit_kv_element_bytes(dtype);
     for (size_t layer = 0; layer < 2; layer++)
         for (size_t head = 0; head < stack.kv->n_kv_heads; head++) {
             trit_kv_part part = trit_kv_part_at(stack.kv, (size_t)blocks[0], layer, head);
+            const uint8_t *k = part.k, *v = part.v;
             for (size_t lane = 5; lane < TRIT_BLOCK_TOKENS; lane++) {
-                for (size_t j = 0; j < stack.kv->head_dim; j++)
-                    nonzero += part.k[(j / 2 * TRIT_BLOCK_TOKENS + lane) * 2 + j % 2] != 0 ||
-                               part.v[(lane / 2 * stack.kv->head_dim + j) * 2 + lane % 2] != 0;
+                for (size_t byte = 0; byte < d * width; byte++) {
+                    size_t j = byte / width, rest = byte % width;
+                    nonzero += k[((j / 2 * TRIT_BLOCK_TOKENS + lane) * 2 + j % 2) * width + rest] != 0 ||
+                               v[((lane / 2 * d + j) * 2 + lane % 2) * width + rest] != 0;
+                }
                 nonzero += part.k_scale[lane] != 0.0f || part.v_scale[lane] != 0.0f;
             }
         }
@@ -166,7 +181,8 @@ int main(void)
     check_adoption(&tiny);
     check_damage(&tiny);
     check_headers(&tiny);
-    check_unused_lanes_are_zero(&tiny);
+    check_unused_lanes_are_zero(&tiny, TRIT_KV_INT16);
+    check_unused_lanes_are_zero(&tiny, TRIT_KV_INT8);
     tiny_drop(&tiny);
     return CHECK_SUMMARY;
 }

@@ -175,11 +175,11 @@ void tiny_drop(tiny_model *tiny)
 
 trit_status tiny_open(tiny_stack *out, const tiny_model *tiny, trit_isa isa, int32_t n_threads, trit_error *err)
 {
-    return tiny_open_skipping(out, tiny, isa, n_threads, 1, err);
+    return tiny_open_with(out, tiny, isa, n_threads, 1, TRIT_KV_INT16, err);
 }
 
-trit_status tiny_open_skipping(tiny_stack *out, const tiny_model *tiny, trit_isa isa, int32_t n_threads, int skip,
-                               trit_error *err)
+trit_status tiny_open_with(tiny_stack *out, const tiny_model *tiny, trit_isa isa, int32_t n_threads, int skip,
+                           trit_kv_dtype dtype, trit_error *err)
 {
     const trit_session_options options = {
         .n_threads = n_threads, .max_rows = 160, .max_seqs = 8, .max_outputs = 160, .no_skip = !skip};
@@ -188,11 +188,11 @@ trit_status tiny_open_skipping(tiny_stack *out, const tiny_model *tiny, trit_isa
     trit_status status =
         trit_model_open(&out->model, tiny->fd, &tiny->arch, tiny->tensors, tiny->n_tensors, isa, n_threads, err);
     if (status == TRIT_OK)
-        status = trit_kv_region_bytes(out->model, TINY_BLOCKS, &bytes, err);
+        status = trit_kv_region_bytes(out->model, TINY_BLOCKS, dtype, &bytes, err);
     if (status == TRIT_OK)
         out->kv_fd = tiny_memfd(bytes);
     if (status == TRIT_OK)
-        status = trit_kv_attach(&out->kv, out->model, out->kv_fd, TINY_BLOCKS, 0, err);
+        status = trit_kv_attach(&out->kv, out->model, out->kv_fd, TINY_BLOCKS, dtype, 0, err);
     if (status == TRIT_OK)
         status = trit_session_create(&out->session, out->model, out->kv, &options, err);
     if (status != TRIT_OK)

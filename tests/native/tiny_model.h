@@ -36,8 +36,9 @@ typedef struct tiny_stack {
 } tiny_stack;
 
 trit_status tiny_open(tiny_stack *out, const tiny_model *tiny, trit_isa isa, int32_t n_threads, trit_error *err);
-trit_status tiny_open_skipping(tiny_stack *out, const tiny_model *tiny, trit_isa isa, int32_t n_threads, int skip,
-                               trit_error *err);
+/* tiny_open skips, and keeps int16 keys and values. */
+trit_status tiny_open_with(tiny_stack *out, const tiny_model *tiny, trit_isa isa, int32_t n_threads, int skip,
+                           trit_kv_dtype dtype, trit_error *err);
 void tiny_close(tiny_stack *stack);
 
 #endif

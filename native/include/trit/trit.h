@@ -218,12 +218,16 @@ trit_status trit_pack_head(const float *rows, int64_t row0, int64_t n_rows, int6
  */
 typedef struct trit_kv trit_kv;
 
+/* How keys and values are stored: docs/numerics.md "Attention". It is part of the result: a pool has one type. */
+typedef enum trit_kv_dtype { TRIT_KV_INT16 = 0, TRIT_KV_INT8 = 1 } trit_kv_dtype;
+
 /* Bytes of a region of n_blocks for the model. */
-trit_status trit_kv_region_bytes(const trit_model *model, int32_t n_blocks, uint64_t *bytes, trit_error *err);
-/* Map `fd` (memfd of at least that size; stays the caller's). A zeroed header is initialised; another model's or version's header
- * is refused unless `reset` is non-zero, which clears every record. */
-trit_status trit_kv_attach(trit_kv **out, const trit_model *model, int fd, int32_t n_blocks, int32_t reset,
-                           trit_error *err);
+trit_status trit_kv_region_bytes(const trit_model *model, int32_t n_blocks, trit_kv_dtype dtype, uint64_t *bytes,
+                                 trit_error *err);
+/* Map `fd` (memfd of at least that size; stays the caller's). A zeroed header is initialised; the header of another model,
+ * version or type is refused unless `reset` is non-zero, which clears every record. */
+trit_status trit_kv_attach(trit_kv **out, const trit_model *model, int fd, int32_t n_blocks, trit_kv_dtype dtype,
+                           int32_t reset, trit_error *err);
 void trit_kv_detach(trit_kv **kv);
 /* Seal a full block under its chain hash: checksum first, then the mark. */
 trit_status trit_kv_commit(trit_kv *kv, int32_t block, const uint8_t hash[32], trit_error *err);

@@ -220,6 +220,26 @@ static float quant_v(const float *restrict v, size_t n, int16_t *restrict q)
     return a / 32767.0f;
 }
 
+static float quant_kv8(const float *restrict v, size_t n, int8_t *restrict q)
+{
+    float a = at_least(absmax(v, n), 1e-20f);
+    float s = 127.0f / a;
+    for (size_t i = 0; i < n; i++)
+        q[i] = (int8_t)round_clamped(v[i] * s, 127.0f);
+    return a / 127.0f;
+}
+
+static void hadamard(float *x, size_t n)
+{
+    for (size_t half = 1; half < n; half *= 2)
+        for (size_t i = 0; i < n; i += 2 * half)
+            for (size_t j = i; j < i + half; j++) {
+                float first = x[j], second = x[j + half];
+                x[j] = first + second;
+                x[j + half] = first - second;
+            }
+}
+
 static void rope(const float *restrict x, size_t head_dim, const float *restrict cos_row, const float *restrict sin_row,
                  float *restrict out)
 {
@@ -380,6 +400,8 @@ const trit_row_ops TRIT_ROWS = {
     .quant_head = quant_head,
     .quant_l2 = quant_l2,
     .quant_v = quant_v,
+    .quant_kv8 = quant_kv8,
+    .hadamard = hadamard,
     .rope = rope,
     .add = add,
     .relu2_mul = relu2_mul,

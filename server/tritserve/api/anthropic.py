@@ -84,7 +84,7 @@ async def create_message(request: Request) -> Response:
             request_id=meter.request_id,
         )
         segmenter = Segmenter(meter.made_calls if begun.may_call else None)
-        writer = MessageWriter(new_identity("msg_", name, front.model.weights_sha256), shape, segmenter)
+        writer = MessageWriter(new_identity("msg_", name, front.system_fingerprint), shape, segmenter)
     headers = ignored_headers(ignored)
     if body.stream:
         return StreamResponse(begun.run, writer, headers, front.settings.keep_alive_seconds)

@@ -41,7 +41,7 @@ async def create_chat_completion(request: Request) -> Response:
         meter.stream = bool(body.stream)
         ignored = sort_out_body(body, CHAT_UNSUPPORTED, strict=front.settings.strict_parameters)
         ignored += sort_out_tools(body, strict=front.settings.strict_parameters)
-        identity = new_identity("chatcmpl-", check_model(body.model, front.model), front.model.weights_sha256)
+        identity = new_identity("chatcmpl-", check_model(body.model, front.model), front.system_fingerprint)
         begun = await begin_chat(front, body, meter)
         shape = ChatShape(
             num_choices=begun.run.num_choices,

@@ -39,7 +39,7 @@ async def create_completion(request: Request) -> Response:
         body = await read_body(request, CompletionBody, front.settings.max_json_depth)
         meter.stream = bool(body.stream)
         ignored = sort_out_body(body, COMPLETION_UNSUPPORTED, strict=front.settings.strict_parameters)
-        identity = new_identity("cmpl-", check_model(body.model, front.model), front.model.weights_sha256)
+        identity = new_identity("cmpl-", check_model(body.model, front.model), front.system_fingerprint)
         options = _options(body, front)
         demand = demand_of(body)
         prompts = await text_prompts(front, body)

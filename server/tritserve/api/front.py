@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from anyio import CapacityLimiter
 
+from tritserve.api.identity import fingerprint
 from tritserve.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ class Front:
     telemetry: Telemetry
     keys: KeyRing | None
     text_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
+
+    @property
+    def system_fingerprint(self) -> str:
+        """What answers are named after besides their id."""
+        return fingerprint(self.model.weights_sha256, self.settings.kv_dtype)
 
     def max_model_len(self) -> int:
         """Return the context limit. Raises Unavailable while no worker is up to say it."""

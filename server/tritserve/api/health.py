@@ -58,6 +58,8 @@ async def props(request: Request) -> JSONResponse:
             ],
             "workers": status.num_workers,
             "threads": status.num_threads,
+            "kv_dtype": status.kv_dtype,
+            "kv_cache_bytes": status.kv_capacity_bytes,
             "batch_invariant": True,
             "limits": {
                 "queue_limit": settings.queue_limit,

@@ -20,13 +20,14 @@ class Identity:
     system_fingerprint: str
 
 
-def new_identity(prefix: str, model: str, weights_sha256: str) -> Identity:
+def new_identity(prefix: str, model: str, system_fingerprint: str) -> Identity:
     """Name a new answer: ``prefix`` is the shape's own, as "chatcmpl-"."""
-    return Identity(f"{prefix}{secrets.token_hex(16)}", int(time.time()), model, fingerprint(weights_sha256))
+    return Identity(f"{prefix}{secrets.token_hex(16)}", int(time.time()), model, system_fingerprint)
 
 
 @cache
-def fingerprint(weights_sha256: str) -> str:
-    """Return what stays the same as long as weights and server version do: then the same request gives the same answer."""
-    digest = hashlib.sha256(f"{weights_sha256} {metadata.version('tritserve')}".encode()).hexdigest()
+def fingerprint(weights_sha256: str, kv_dtype: str) -> str:
+    """Return what stays the same as long as weights, type of the KV cache and server version do: then the same request gives the same
+    answer."""
+    digest = hashlib.sha256(f"{weights_sha256} {metadata.version('tritserve')} {kv_dtype}".encode()).hexdigest()
     return f"fp_{digest[:12]}"

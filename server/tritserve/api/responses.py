@@ -74,7 +74,7 @@ async def create_response(request: Request) -> Response:
             ChatBody,
         )
         begun = await begin_chat(front, chat, meter)
-        identity = new_identity("resp_", name, front.model.weights_sha256)
+        identity = new_identity("resp_", name, front.system_fingerprint)
         answer = ResponseAnswer(
             id=identity.id,
             created_at=identity.created,

@@ -53,7 +53,7 @@ def banner(front: Front, url: str, speed: float | None, machine: Machine) -> str
         "model": names[0] if len(names) == 1 else f"{names[0]}, also called {', '.join(names[1:])}",
         "kernels": f"{status.isa} ({chosen})" if status.isa != "ref" else f"ref (plain C, slow; {chosen})",
         "threads": f"{status.num_threads} ({why})",
-        "context": f"{status.max_model_len:,} tokens; KV cache of {status.kv_capacity_bytes / 2**20:,.0f} MiB",
+        "context": f"{status.max_model_len:,} tokens; KV cache of {status.kv_capacity_bytes / 2**20:,.0f} MiB, {status.kv_dtype}",
         "speed": "not measured" if speed is None else f"{speed:,.4g} tokens/s for one stream, measured now",
         "API key": "none is asked for" if front.keys is None else "asked for",
     }

@@ -17,6 +17,7 @@ from tritserve.cli.diagnosis import cpu_facts, memory_facts, software_facts
 from tritserve.cli.locate import packed_file
 from tritserve.errors import SettingsError
 from tritserve.isa import Isa, IsaName
+from tritserve.kv_dtype import KvDtype, KvDtypeName
 from tritserve.machine import largest_cache_bytes, read_machine, threads_per_worker
 from tritserve.model.header import WeightsName  # noqa: TC001  # typer resolves the annotations
 from tritserve.model.packed_file import open_packed
@@ -54,6 +55,7 @@ def bench(
         Literal["random", "demo"],
         typer.Option("--zeros", help="Share of zeros of a --shape: half the gates, or as the trained demo model."),
     ] = "random",
+    kv_dtype: Annotated[KvDtypeName, typer.Option("--kv-dtype", help="Type of stored keys and values.")] = "int16",
     prefill: Annotated[int, typer.Option("--prefill", min=1, help="Tokens of the prompt.")] = 512,
     decode: Annotated[int, typer.Option("--decode", min=1, help="Tokens each sequence generates.")] = 128,
     batch: Annotated[
@@ -104,13 +106,17 @@ def bench(
     with open_packed(path) as packed:
         room = max(0, machine.available_bytes - packed.file_bytes - _RESERVED_BYTES)
         num_threads = threads or threads_per_worker(machine, 1)[0]
-        plan = Plan(wanted, num_threads, prefill, decode, batches, room, not no_skip)
+        plan = Plan(wanted, num_threads, prefill, decode, batches, room, not no_skip, KvDtype.named(kv_dtype))
         limits = Limits(buffer_bytes(machine.available_bytes, largest_cache_bytes()))
         say("limits of the machine")
         limits.sample_all(plan.threads)
         report = {
             "machine": {**cpu_facts(machine), **memory_facts(machine), **software_facts()},
-            "model": {"name": shape or model or "demo", "weights_sha256": packed.header.weights_sha256},
+            "model": {
+                "name": shape or model or "demo",
+                "weights_sha256": packed.header.weights_sha256,
+                "kv_dtype": kv_dtype,
+            },
             "body": measure_body(packed, plan, limits, say),
             "rows": measure_steps(packed, plan, limits, say),
             "limits": limits.report(),

@@ -14,6 +14,7 @@ from tritserve.cli.bench_limits import middle
 from tritserve.cli.bench_report import Head, Sample, Shape, Work, Zeros, row, spread
 from tritserve.cli.bench_steps import MAX_STEP_ROWS, WARM_UP_STEPS, decode_windows, prefill_prompt
 from tritserve.errors import SettingsError
+from tritserve.kv_dtype import KvDtype
 from tritserve.model.header import TERNARY_KINDS
 from tritserve.native.lib import BLOCK_TOKENS, KvPool, Model, Session
 
@@ -40,6 +41,7 @@ class Plan:
     batches: tuple[int, ...]
     kv_limit_bytes: int
     skip_zeros: bool = True
+    kv_dtype: KvDtype = KvDtype.INT16
 
     @property
     def tokens_each(self) -> int:
@@ -89,9 +91,10 @@ def measure_steps(
         max_seqs=most,
         kv_limit_bytes=plan.kv_limit_bytes,
         skip_zeros=plan.skip_zeros,
+        kv_dtype=plan.kv_dtype,
     ) as (model, session):
         tables = np.arange(most * blocks_each, dtype=np.int32).reshape(most, blocks_each)
-        shape, isa = shape_of(packed, model), model.isa
+        shape, isa = shape_of(packed, model, plan.kv_dtype), model.isa
         rng = np.random.default_rng(1)
 
         def measure(work: Work, num_steps: int, samples: Iterator[Sample]) -> dict[str, object]:
@@ -128,13 +131,14 @@ def open_session(
     max_seqs: int,
     kv_limit_bytes: int | None = None,
     skip_zeros: bool = True,
+    kv_dtype: KvDtype = KvDtype.INT16,
 ) -> Iterator[tuple[Model, Session]]:
     """Yield the model and a session over a KV pool of its own. Raises NativeError, SettingsError for too little memory."""
     header = packed.header
     fd = os.memfd_create("tritserve-bench", os.MFD_CLOEXEC)
     try:
         with Model(packed.fd, header.architecture, header.tensors, isa=isa, n_threads=threads) as model:
-            kv_bytes = model.kv_region_bytes(num_blocks)
+            kv_bytes = model.kv_region_bytes(num_blocks, kv_dtype)
             if kv_limit_bytes is not None and kv_bytes > kv_limit_bytes:
                 raise SettingsError(
                     f"the KV cache of {max_seqs} sequences needs {kv_bytes:,} bytes, but {kv_limit_bytes:,} are available: "
@@ -143,7 +147,7 @@ def open_session(
             os.ftruncate(fd, kv_bytes)
             rows = max(MAX_STEP_ROWS, max_seqs)
             with (
-                KvPool(model, fd, num_blocks) as kv,
+                KvPool(model, fd, num_blocks, dtype=kv_dtype) as kv,
                 Session(
                     model,
                     kv,
@@ -159,11 +163,11 @@ def open_session(
         os.close(fd)
 
 
-def shape_of(packed: PackedModel, model: Model) -> Shape:
+def shape_of(packed: PackedModel, model: Model, kv_dtype: KvDtype = KvDtype.INT16) -> Shape:
     """Return what a step of this model costs."""
     arch = packed.header.architecture
     ternary = sum(tensor.n * tensor.k for tensor in packed.header.tensors if tensor.kind in TERNARY_KINDS)
-    per_token = (model.kv_region_bytes(65) - model.kv_region_bytes(1)) // (64 * BLOCK_TOKENS)
+    per_token = (model.kv_region_bytes(65, kv_dtype) - model.kv_region_bytes(1, kv_dtype)) // (64 * BLOCK_TOKENS)
     return Shape(ternary, arch.vocab * arch.hidden, model.body_bytes, per_token)
 
 

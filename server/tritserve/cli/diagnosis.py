@@ -101,6 +101,7 @@ def plan_facts(settings: Settings, machine: Machine, starts: list[Start]) -> dic
         "per_worker": starts[0].num_threads,
         "why": explain_threads(machine, len(starts), settings.threads),
         "kv_bytes_per_worker": starts[0].kv_bytes,
+        "kv_dtype": starts[0].kv_dtype,
     }
 
 

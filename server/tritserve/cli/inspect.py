@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from tritserve.cli.locate import packed_file
+from tritserve.kv_dtype import KvDtype
 from tritserve.model.packed_file import PackedModel, TensorKind, open_packed
 
 _TERNARY = frozenset(range(TensorKind.Q, TensorKind.DOWN + 1))
@@ -54,7 +55,10 @@ def describe(packed: PackedModel) -> dict[str, object]:
     head = sum(
         tensor.bytes for tensor in header.tensors if tensor.kind is (TensorKind.EMBED if tied else TensorKind.HEAD)
     )
-    kv = 2 * arch.n_layers * arch.n_kv_heads * (2 * arch.head_dim + 4)
+    kv = {
+        dtype.name.lower(): 2 * arch.n_layers * arch.n_kv_heads * (dtype.element_bytes * arch.head_dim + 4)
+        for dtype in KvDtype
+    }
     return {
         "file": str(packed.path),
         "file_bytes": packed.file_bytes,

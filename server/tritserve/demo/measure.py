@@ -33,7 +33,9 @@ _KV_BYTES = 64 * 1024 * 1024
 
 
 @contextmanager
-def open_engine(model: Path, *, isa: str = "auto", num_threads: int = 1) -> Iterator[EngineCore]:
+def open_engine(
+    model: Path, *, isa: str = "auto", num_threads: int = 1, kv_dtype: str = "int16"
+) -> Iterator[EngineCore]:
     """Yield an engine on a packed model, self-tested. Raises ModelFileError, NativeError."""
     limits = SchedulerLimits(max_batch_size=8, max_step_tokens=MAX_SCORING_ROWS)
     start = Start(
@@ -42,6 +44,7 @@ def open_engine(model: Path, *, isa: str = "auto", num_threads: int = 1) -> Iter
         isa=isa,
         num_threads=num_threads,
         kv_bytes=_KV_BYTES,
+        kv_dtype=kv_dtype,
         max_model_len=0,
         max_batch_size=limits.max_batch_size,
         max_step_tokens=limits.max_step_tokens,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -15,6 +16,7 @@ from tritserve.engine.model_runner import Choice, HeadCounts, RunnerInfo
 from tritserve.engine.scheduler import MAX_SCORING_ROWS
 from tritserve.errors import ModelFileError, NativeError
 from tritserve.isa import Isa
+from tritserve.kv_dtype import KvDtype
 from tritserve.model.packed_file import open_packed
 from tritserve.native import lib
 from tritserve.native.types import GREEDY, Output, Sampling, StepBatch
@@ -51,8 +53,9 @@ class NativeRunner:
                     n_threads=start.num_threads,
                 )
             )
-            num_blocks = blocks_within(self._model, start.kv_bytes)
-            self._kv = stack.enter_context(_attach(self._model, kv_fd, num_blocks))
+            dtype = KvDtype.named(start.kv_dtype)
+            num_blocks = blocks_within(self._model, start.kv_bytes, dtype)
+            self._kv = stack.enter_context(_attach(self._model, kv_fd, num_blocks, dtype))
             self._session = stack.enter_context(
                 lib.Session(
                     self._model,
@@ -64,13 +67,14 @@ class NativeRunner:
                 )
             )
             self._known_answer = packed.header.known_answer
+            self._tests_own_kv = dtype is KvDtype.INT16
             self._model_path = Path(start.model_path)
             self._handles = stack.pop_all()
         self.info = RunnerInfo(
             vocab=architecture.vocab,
             max_positions=architecture.max_positions,
             num_blocks=num_blocks,
-            block_bytes=_block_bytes(self._model),
+            block_bytes=_block_bytes(self._model, dtype),
             isa=self._model.isa.label,
             kernels=" ".join(self._model.kernels),
             num_threads=start.num_threads,
@@ -136,9 +140,31 @@ class NativeRunner:
         self.close()
 
     def _known_logits(self, known: KnownAnswer, block: int) -> bytes:
+        if self._tests_own_kv:
+            return self._logits_of(self._session, known, block)
+        # The stored answer is of int16 keys and values: a block of its own, for these few tokens.
+        with ExitStack() as stack:
+            fd = os.memfd_create("tritserve-self-test", os.MFD_CLOEXEC)
+            stack.callback(os.close, fd)
+            os.ftruncate(fd, self._model.kv_region_bytes(1))
+            num_tokens = len(known.token_ids)
+            kv = stack.enter_context(lib.KvPool(self._model, fd, 1))
+            session = stack.enter_context(
+                lib.Session(
+                    self._model,
+                    kv,
+                    n_threads=self.info.num_threads,
+                    max_rows=num_tokens,
+                    max_seqs=1,
+                    max_outputs=num_tokens,
+                )
+            )
+            return self._logits_of(session, known, 0)
+
+    def _logits_of(self, session: lib.Session, known: KnownAnswer, block: int) -> bytes:
         num_tokens = len(known.token_ids)
         logits = np.empty((num_tokens, self.info.vocab), np.float32)
-        self._session.step(
+        session.step(
             StepBatch(
                 token_ids=np.array(known.token_ids, np.int32),
                 cu_rows=np.array([0, num_tokens], np.int32),
@@ -151,32 +177,32 @@ class NativeRunner:
         return logits.astype("<f4", copy=False).tobytes()
 
 
-def blocks_within(model: lib.Model, kv_bytes: int) -> int:
+def blocks_within(model: lib.Model, kv_bytes: int, dtype: KvDtype = KvDtype.INT16) -> int:
     """Return how many blocks a region of ``kv_bytes`` holds. Raises NativeError if it is not even one."""
     low, high = 0, MAX_BLOCKS
     while low < high:
         middle = (low + high + 1) // 2
-        if model.kv_region_bytes(middle) <= kv_bytes:
+        if model.kv_region_bytes(middle, dtype) <= kv_bytes:
             low = middle
         else:
             high = middle - 1
     if not low:
-        needed = model.kv_region_bytes(1)
+        needed = model.kv_region_bytes(1, dtype)
         raise NativeError("TRIT_ERR_ARGUMENT", f"kv_cache_bytes is {kv_bytes}, but {BLOCK_TOKENS} tokens need {needed}")
     return low
 
 
-def _block_bytes(model: lib.Model) -> int:
-    return model.kv_region_bytes(2) - model.kv_region_bytes(1)
+def _block_bytes(model: lib.Model, dtype: KvDtype) -> int:
+    return model.kv_region_bytes(2, dtype) - model.kv_region_bytes(1, dtype)
 
 
-def _attach(model: lib.Model, kv_fd: int, num_blocks: int) -> lib.KvPool:
+def _attach(model: lib.Model, kv_fd: int, num_blocks: int, dtype: KvDtype) -> lib.KvPool:
     try:
-        return lib.KvPool(model, kv_fd, num_blocks)
+        return lib.KvPool(model, kv_fd, num_blocks, dtype=dtype)
     except NativeError as error:
-        # What another model or version left is of no use here: start empty rather than not at all.
+        # What another model, version or type left is of no use here: start empty rather than not at all.
         logger.warning("kv memory is reset: %s", error)
-        return lib.KvPool(model, kv_fd, num_blocks, reset=True)
+        return lib.KvPool(model, kv_fd, num_blocks, dtype=dtype, reset=True)
 
 
 def _native_output(output: batch.Output) -> Output:

@@ -14,6 +14,7 @@ import numpy as np
 
 from tritserve.errors import NativeError
 from tritserve.isa import Isa
+from tritserve.kv_dtype import KvDtype
 from tritserve.native._trit import ffi, lib
 from tritserve.native.buffers import view
 from tritserve.native.outputs import fill_output, read_choice, sample
@@ -178,20 +179,23 @@ class Model(_Handle):
             Timing(names[t.op], text_of(t.kernel), t.seconds, bool(t.chosen)) for t in (found[i] for i in range(most))
         ]
 
-    def kv_region_bytes(self, n_blocks: int) -> int:
+    def kv_region_bytes(self, n_blocks: int, dtype: KvDtype = KvDtype.INT16) -> int:
         """Return the bytes of a KV region of ``n_blocks``. Raises NativeError."""
         result, error = ffi.new("uint64_t *"), new_error()
-        check(lib.trit_kv_region_bytes(self.pointer, n_blocks, result, error), error)
+        check(lib.trit_kv_region_bytes(self.pointer, n_blocks, dtype, result, error), error)
         return result[0]
 
 
 class KvPool(_Handle):
     """The paged KV cache in the shared memory behind a descriptor."""
 
-    def __init__(self, model: Model, fd: int, n_blocks: int, *, reset: bool = False) -> None:
-        """Map the region at ``fd`` (stays the caller's). Raises NativeError if it belongs to another model, unless ``reset``."""
+    def __init__(
+        self, model: Model, fd: int, n_blocks: int, *, dtype: KvDtype = KvDtype.INT16, reset: bool = False
+    ) -> None:
+        """Map the region at ``fd`` (stays the caller's). Raises NativeError if it belongs to another model or is of another type, unless
+        ``reset``."""
         place, error = ffi.new("trit_kv **"), new_error()
-        check(lib.trit_kv_attach(place, model.pointer, fd, n_blocks, reset, error), error)
+        check(lib.trit_kv_attach(place, model.pointer, fd, n_blocks, dtype, reset, error), error)
         super().__init__(place, lib.trit_kv_detach, (model,))
         self.n_blocks = n_blocks
         self._error = error

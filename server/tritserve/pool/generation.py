@@ -100,6 +100,7 @@ class PoolStatus:
     num_waiting: int
     kv_used_bytes: int
     kv_capacity_bytes: int
+    kv_dtype: str = "int16"
     oldest_waiting_seconds: float = 0.0
     kernel_times: tuple[KernelTime, ...] = ()
 

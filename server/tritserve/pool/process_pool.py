@@ -115,6 +115,7 @@ class ProcessPool:
                 port.stats.num_used_blocks * port.hello.block_bytes for port in ports if port.stats and port.hello
             ),
             kv_capacity_bytes=sum(hello.num_blocks * hello.block_bytes for hello in hellos),
+            kv_dtype=self._settings.kv_dtype,
             oldest_waiting_seconds=asyncio.get_running_loop().time() - min(waiting_since) if waiting_since else 0.0,
         )
 

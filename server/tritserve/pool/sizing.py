@@ -33,6 +33,7 @@ def plan_workers(settings: Settings, machine: Machine, model_path: Path, model_b
             calibrate=settings.calibrate,
             num_threads=settings.threads or threads[index],
             kv_bytes=kv_bytes,
+            kv_dtype=settings.kv_dtype,
             max_model_len=settings.max_model_len,
             max_batch_size=settings.max_batch_size,
             max_step_tokens=settings.max_step_tokens,

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tritserve.cli.inspect import app, describe
+from tritserve.kv_dtype import KvDtype
 from tritserve.model.packed_file import open_packed
 from tritserve.model.shapes import SHAPES, write_random_model
 from tritserve.native.lib import BLOCK_TOKENS, Model
@@ -24,9 +25,11 @@ def test_bytes_per_token_are_what_the_library_reads_and_stores(shape: str, tmp_p
         with Model(packed.fd, packed.header.architecture, packed.header.tensors) as model:
             assert found["body_bytes_per_token"] == model.body_bytes
             assert found["head_bytes_per_token"] == model.head_bytes
-            many, few = model.kv_region_bytes(64 * 1024 + 64), model.kv_region_bytes(64)
-            per_block = (many - few) // (64 * 1024)
-            assert found["kv_bytes_per_token"] == (per_block - BLOCK_RECORD_BYTES) // BLOCK_TOKENS
+            stored = {}
+            for dtype in KvDtype:
+                many, few = model.kv_region_bytes(64 * 1024 + 64, dtype), model.kv_region_bytes(64, dtype)
+                stored[dtype.name.lower()] = ((many - few) // (64 * 1024) - BLOCK_RECORD_BYTES) // BLOCK_TOKENS
+            assert found["kv_bytes_per_token"] == stored
 
 
 def test_object_and_table_describe_the_same_model(tmp_path: Path) -> None:

@@ -72,6 +72,13 @@ FLATTEN void prefetch_ahead(const void *from)
     _mm_prefetch((const char *)from + PREFETCH_BYTES, _MM_HINT_T0);
 }
 
+/* 16 elements of `width` bytes, a constant, as int16. */
+FLATTEN __m256i load_words(const void *from, const size_t width)
+{
+    return width == sizeof(int16_t) ? load_unaligned(from)
+                                    : _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)from));
+}
+
 /* Into the second-level cache. */
 FLATTEN void prefetch(const void *from)
 {

@@ -1,17 +1,19 @@
-/* Queries times keys of one chunk: vpdpwssd of a broadcast channel pair with the 16 tokens of a block, up to six queries at once. */
+/* Queries times keys of one chunk: vpdpwssd of a broadcast channel pair with the 16 tokens of a block, up to six queries at once.
+ * int8 keys are widened as they are loaded. */
 #include "zmm.h"
 
 trit_qk_fn TRIT_KERNEL(trit_qk_i16_6x16);
+trit_qk8_fn TRIT_KERNEL(trit_qk_i16i8_6x16);
 
-/* rows queries x 16 tokens; dots (rows, 64). ahead: of the block's size, to be prefetched, or NULL. */
-FLATTEN void dot_tile(const size_t rows, const int16_t *q, size_t q_stride, const int16_t *k, size_t head_dim,
-                      int32_t *dots, const char *ahead)
+/* rows queries x 16 tokens; k: elements of `width` bytes; dots (rows, 64). ahead: of the block's size, to be prefetched, or NULL. */
+FLATTEN void dot_tile(const size_t rows, const size_t width, const int16_t *q, size_t q_stride, const char *k,
+                      size_t head_dim, int32_t *dots, const char *ahead)
 {
     __m512i r0 = _mm512_setzero_si512(), r1 = r0, r2 = r0, r3 = r0, r4 = r0, r5 = r0;
     for (size_t j = 0; j < head_dim; j += 2) {
         if (ahead != NULL)
-            prefetch(ahead + j * TRIT_BLOCK_TOKENS * sizeof *k);
-        __m512i keys = _mm512_load_si512(k + j * TRIT_BLOCK_TOKENS);
+            prefetch(ahead + j * TRIT_BLOCK_TOKENS * width);
+        __m512i keys = load_pairs(0xffff, k + j * TRIT_BLOCK_TOKENS * width, width);
 #define ADD(i)    \
     if (rows > i) \
         add_words(&r##i, keys, broadcast(q + i * q_stride + j));
@@ -25,10 +27,17 @@ FLATTEN void dot_tile(const size_t rows, const int16_t *q, size_t q_stride, cons
 #undef STORE
 }
 
-APART void dot_rows(size_t rows, const int16_t *q, size_t q_stride, const int16_t *k, size_t head_dim, int32_t *dots,
-                    const char *ahead)
+APART void dot_wide(size_t rows, const int16_t *q, size_t q_stride, const void *k, size_t head_dim, int32_t *dots,
+                    const void *ahead){
+#define TILE(n) dot_tile(n, sizeof(int16_t), q, q_stride, k, head_dim, dots, ahead)
+    SWITCH_ROWS(rows, TILE)
+#undef TILE
+}
+
+APART void dot_narrow(size_t rows, const int16_t *q, size_t q_stride, const void *k, size_t head_dim, int32_t *dots,
+                      const void *ahead)
 {
-#define TILE(n) dot_tile(n, q, q_stride, k, head_dim, dots, ahead)
+#define TILE(n) dot_tile(n, sizeof(int8_t), q, q_stride, k, head_dim, dots, ahead)
     SWITCH_ROWS(rows, TILE)
 #undef TILE
 }
@@ -39,6 +48,16 @@ void TRIT_KERNEL(trit_qk_i16_6x16)(const int16_t *restrict q, size_t q_stride, s
 {
     for (size_t b = 0; b < n_blocks; b++)
         for (size_t i = 0; i < n_q; i += TILE_ROWS)
-            dot_rows(n_q - i, q + i * q_stride, q_stride, k_blocks[b], head_dim,
+            dot_wide(n_q - i, q + i * q_stride, q_stride, k_blocks[b], head_dim,
                      dots + i * TRIT_CHUNK_TOKENS + b * TRIT_BLOCK_TOKENS, i == 0 ? ahead[b] : NULL);
+}
+
+void TRIT_KERNEL(trit_qk_i16i8_6x16)(const int16_t *restrict q, size_t q_stride, size_t n_q,
+                                     const int8_t *const *restrict k_blocks, size_t n_blocks, size_t head_dim,
+                                     int32_t *restrict dots, const void *const *ahead)
+{
+    for (size_t b = 0; b < n_blocks; b++)
+        for (size_t i = 0; i < n_q; i += TILE_ROWS)
+            dot_narrow(n_q - i, q + i * q_stride, q_stride, k_blocks[b], head_dim,
+                       dots + i * TRIT_CHUNK_TOKENS + b * TRIT_BLOCK_TOKENS, i == 0 ? ahead[b] : NULL);
 }

@@ -83,6 +83,14 @@ FLATTEN void prefetch_ahead(const void *from)
     _mm_prefetch((const char *)from + 4096, _MM_HINT_T0);
 }
 
+/* Sixteen pairs of elements of `width` bytes, a constant, as int16; pairs of other lanes are not touched and read as zero. */
+FLATTEN __m512i load_pairs(__mmask16 lanes, const void *from, const size_t width)
+{
+    if (width == sizeof(int16_t))
+        return _mm512_maskz_loadu_epi32(lanes, from);
+    return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi16(lanes, from));
+}
+
 /* Into the second-level cache. */
 FLATTEN void prefetch(const void *from)
 {

@@ -1,6 +1,8 @@
 /*
  * pairs.h - the microkernel that qk and av share: int16 rows times a matrix of pairs, smlal into int32, wrapping as the reference does.
  *
+ * The pairs are of int16, or of int8 that are widened as they are loaded.
+ *
  *      acc[row][lane] += sum over p < n_pairs of  a[row][2p] * b[p][lane][0] + a[row][2p + 1] * b[p][lane][1],   lane < 16
  *
  * K is stored as [head_dim / 2][16 tokens][2] and V as [token / 2][head_dim][2]: both are rows of pairs, and a two-way load takes
@@ -17,11 +19,20 @@ enum { PAIR_ROWS = 4, PAIR_LANES = 16 };
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* Eight pairs of elements of `width` bytes, a constant, taken apart. */
+INLINE int16x8x2_t load_pairs(const void *from, size_t width)
+{
+    if (width == sizeof(int16_t))
+        return vld2q_s16(from);
+    int8x8x2_t narrow = vld2_s8(from);
+    return (int16x8x2_t){{vmovl_s8(narrow.val[0]), vmovl_s8(narrow.val[1])}};
+}
+
 /* Pair p + l, of which the rows' elements are 2l and 2l + 1 of the register; an element is part of the instruction. */
 #define ADD_PAIR(l)                                                                          \
     do {                                                                                     \
-        int16x8x2_t b0 = vld2q_s16(b + (p + (l)) * b_stride);                                \
-        int16x8x2_t b1 = vld2q_s16(b + (p + (l)) * b_stride + 16);                           \
+        int16x8x2_t b0 = load_pairs(b + (p + (l)) * pair_bytes, width);                      \
+        int16x8x2_t b1 = load_pairs(b + (p + (l)) * pair_bytes + 16 * width, width);         \
         for (size_t row = 0; row < rows; row++) {                                            \
             int32x4_t *s = acc[row];                                                         \
             s[0] = vmlal_laneq_s16(s[0], vget_low_s16(b0.val[0]), values[row], 2 * (l));     \
@@ -42,9 +53,9 @@ INLINE void pairs_zero(int32x4_t acc[PAIR_ROWS][4])
             acc[row][i] = vdupq_n_s32(0);
 }
 
-/* rows 1..4, a constant where inlined. Reads a in steps of 8 elements, up to its padding. b_stride: int16 from pair to pair. */
-INLINE void pairs_add(const int16_t *a, size_t a_stride, size_t rows, const int16_t *b, size_t b_stride, size_t n_pairs,
-                      int32x4_t acc[PAIR_ROWS][4])
+/* rows 1..4, a constant where inlined. Reads a in steps of 8 elements, up to its padding. pair_bytes: from pair to pair. */
+INLINE void pairs_add(const int16_t *a, size_t a_stride, size_t rows, const char *b, size_t width, size_t pair_bytes,
+                      size_t n_pairs, int32x4_t acc[PAIR_ROWS][4])
 {
     int16x8_t values[PAIR_ROWS];
     size_t p = 0;
