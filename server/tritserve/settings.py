@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     isa: IsaName = Field("auto", description="instruction set of the kernels")
     weights: WeightsName = Field(
         "auto",
-        description="packing of converted ternary weights; dense: a fifth smaller, slower; auto: dense where fast does not fit",
+        description="packing of converted ternary weights; skip: faster for one sequence only; dense: a fifth smaller, slower; auto: fast if it fits",
     )
     calibrate: bool = Field(
         True, description="with isa auto, choose among kernels by their speed, measured at start in milliseconds"

@@ -46,7 +46,7 @@ def bench(
     ] = 0,
     isa: Annotated[IsaName, typer.Option("--isa", help="Instruction set.")] = "auto",
     weights: Annotated[
-        WeightsName, typer.Option("--weights", help="Packing of the ternary weights: fast or dense.")
+        WeightsName, typer.Option("--weights", help="Packing of the ternary weights: fast, skip or dense.")
     ] = "auto",
     no_skip: Annotated[
         bool, typer.Option("--no-skip", help="Read and multiply also what squared ReLU zeroes; the same bits.")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tritserve.model.header import WeightsName
+    from tritserve.model.header import Packing, WeightsName
 
 
 def random_model(
@@ -37,30 +37,33 @@ def random_model(
     if shape is None:
         raise SettingsError(f"--shape {name} is not known; there are: {', '.join(SHAPES)}")
     available = read_machine().available_bytes
-    dense = weights == "dense" or (weights == "auto" and _file_bytes(shape, dense=False) + ROOM_BYTES > available)
+    packing = (
+        weights if weights != "auto" else "dense" if _file_bytes(shape, "fast") + ROOM_BYTES > available else "fast"
+    )
+    dense = packing == "dense"
     if shape.only_dense and not dense:
         raise SettingsError(
-            f"--shape {name} comes with --weights dense only: it would be {_file_bytes(shape, dense=False):,} bytes"
+            f"--shape {name} comes with --weights dense only: it would be {_file_bytes(shape, packing):,} bytes"
         )
     if like_demo and (dense or not random_zeros.fits(shape.architecture)):
         raise SettingsError(f"--zeros demo cannot be drawn for --shape {name}{' with dense weights' if dense else ''}")
     folder = writable_cache_dir(command_settings(cache_dir))
-    packing = "-dense" if dense else "-like-demo" if like_demo else ""
-    target = folder / f"random-{name}{packing}-v{FORMAT_VERSION}.{CONVERTER_VERSION}.trit"
+    zeros = "-like-demo" if like_demo else ""
+    target = folder / f"random-{name}-{packing}{zeros}-v{FORMAT_VERSION}.{CONVERTER_VERSION}.trit"
     if not _is_whole(target):
         with lock(target):
             if not _is_whole(target):
-                _write(target, shape, dense, like_demo, say)
-    if _file_bytes(shape, dense=dense) > available:
+                _write(target, shape, packing, like_demo, say)
+    if _file_bytes(shape, packing) > available:
         say(
             f"{available:,} bytes of memory are available, less than the model: steps will be read from disk, not from memory"
         )
     return target
 
 
-def _write(target: Path, shape: Shape, dense: bool, like_demo: bool, say: Callable[[str], None]) -> None:
+def _write(target: Path, shape: Shape, packing: Packing, like_demo: bool, say: Callable[[str], None]) -> None:
     partial = target.with_name(f"{target.name}.partial")
-    needed = _file_bytes(shape, dense=dense)
+    needed = _file_bytes(shape, packing)
     try:
         partial.unlink(missing_ok=True)  # of an interrupted run
         stats = os.statvfs(target.parent)
@@ -69,7 +72,7 @@ def _write(target: Path, shape: Shape, dense: bool, like_demo: bool, say: Callab
                 f"{target.parent}: {stats.f_bavail * stats.f_frsize:,} bytes are free, but the random model needs {needed:,}"
             )
         say(f"writing {needed:,} bytes of random weights, once: {target}")
-        write_random_model(partial, shape, dense=dense, like_demo=like_demo)
+        write_random_model(partial, shape, packing=packing, like_demo=like_demo)
         os.replace(partial, target)
     except OSError as error:
         raise ModelFileError(f"{target}: cannot be written: {error.strerror or error}") from error
@@ -77,8 +80,8 @@ def _write(target: Path, shape: Shape, dense: bool, like_demo: bool, say: Callab
         partial.unlink(missing_ok=True)
 
 
-def _file_bytes(shape: Shape, *, dense: bool) -> int:
-    return packed_file_bytes(expected_tensors(shape.architecture, tied_head=shape.tied_head, dense=dense), 0)
+def _file_bytes(shape: Shape, packing: Packing) -> int:
+    return packed_file_bytes(expected_tensors(shape.architecture, tied_head=shape.tied_head, packing=packing), 0)
 
 
 def _is_whole(target: Path) -> bool:

@@ -8,7 +8,7 @@ from tritserve.cli.progress import conversion_progress
 from tritserve.errors import ModelFileError
 from tritserve.machine import read_machine
 from tritserve.model.hub import download_folder, find_local
-from tritserve.model.weights import choose_dense
+from tritserve.model.weights import choose_packing
 from tritserve.settings import hub_cache_dir, load_settings, readable_cache_dir
 
 if TYPE_CHECKING:
@@ -43,6 +43,6 @@ def convert(source: Path, cache_dir: Path, weights: WeightsName) -> Path:
     """Return the packed file of a checkpoint folder, showing progress while it is made. Raises ServerError."""
     from tritserve.model.cache import load_or_convert
 
-    dense = choose_dense(weights, source, read_machine().available_bytes)
+    packing = choose_packing(weights, source, read_machine().available_bytes)
     with conversion_progress(source) as progress:
-        return load_or_convert(source, cache_dir, dense=dense, progress=progress)
+        return load_or_convert(source, cache_dir, packing=packing, progress=progress)

@@ -20,7 +20,7 @@ import msgspec
 
 from tritserve.errors import ModelFileError, SettingsError
 from tritserve.model.checkpoints.hf_config import SMALL_NAMES
-from tritserve.model.header import CONVERTER_VERSION, SourceFile
+from tritserve.model.header import CONVERTER_VERSION, Packing, SourceFile
 from tritserve.model.packed_file import FORMAT_VERSION, open_packed
 from tritserve.model.source import FileStamp
 
@@ -42,10 +42,12 @@ class _IndexEntry(msgspec.Struct, frozen=True):
     files: list[SourceFile]
 
 
-def load_or_convert(path: Path, cache_dir: Path, *, dense: bool = False, progress: Progress | None = None) -> Path:
+def load_or_convert(
+    path: Path, cache_dir: Path, *, packing: Packing = "fast", progress: Progress | None = None
+) -> Path:
     """Return the packed file of a model: ``path`` itself if it is one, else the conversion of the checkpoint folder ``path``.
 
-    ``dense``: ternary weights five in a byte, in a file of its own beside the usual packing.
+    Each ``packing`` of the ternary weights is a file of its own.
 
     Raises ModelFileError for a damaged or unsupported checkpoint and a full disk, SettingsError for a folder that this user cannot write.
     """
@@ -59,9 +61,9 @@ def load_or_convert(path: Path, cache_dir: Path, *, dense: bool = False, progres
     index = cache_dir / "index" / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest() + ".json")
     stamps = _stamps(path)
     files = _remembered(index, stamps)
-    if files is not None and _is_whole(target := cache_dir / (_key(files, dense) + ".trit")):
+    if files is not None and _is_whole(target := cache_dir / (_key(files, packing) + ".trit")):
         return target
-    return _convert(path, cache_dir, index, stamps, files, dense, progress)
+    return _convert(path, cache_dir, index, stamps, files, packing, progress)
 
 
 def _convert(
@@ -70,7 +72,7 @@ def _convert(
     index: Path,
     stamps: list[FileStamp],
     files: list[SourceFile] | None,
-    dense: bool,
+    packing: Packing,
     progress: Progress | None,
 ) -> Path:
     from tritserve.model.checkpoints.hf import open_hf
@@ -80,11 +82,11 @@ def _convert(
         opened = source.stamps()
         if files is None or not set(opened) <= set(stamps):  # a file may have been replaced since its stamp was taken
             files = _hashed(source, index, stamps)
-        target = cache_dir / (_key(files, dense) + ".trit")
+        target = cache_dir / (_key(files, packing) + ".trit")
         if not _is_whole(target):
             with lock(target):
                 if not _is_whole(target):  # another process may have been faster
-                    pack(source, target, files=files, progress=progress, dense=dense)
+                    pack(source, target, files=files, progress=progress, packing=packing)
                     if source.stamps() != opened:
                         target.unlink(missing_ok=True)
                         raise ModelFileError(f"{path}: the checkpoint changed while it was converted; try again")
@@ -103,9 +105,9 @@ def _stamps(folder: Path) -> list[FileStamp]:
     return [FileStamp(name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in found]
 
 
-def _key(files: list[SourceFile], dense: bool) -> str:
+def _key(files: list[SourceFile], packing: Packing) -> str:
     rows = sorted((file.name, file.bytes, file.sha256) for file in files)
-    named = [CONVERTER_VERSION, FORMAT_VERSION, rows] + (["dense"] if dense else [])
+    named = [CONVERTER_VERSION, FORMAT_VERSION, rows, packing]
     return hashlib.sha256(msgspec.json.encode(named)).hexdigest()[:32]
 
 

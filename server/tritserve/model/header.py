@@ -68,7 +68,9 @@ class Layout(IntEnum):
     T2_COLS = 7
 
 
-WeightsName = Literal["auto", "fast", "dense"]
+Packing = Literal["fast", "skip", "dense"]
+"""How ternary weights lie: in panels, four in a byte; so that what squared ReLU makes needless can be left out; or five in a byte."""
+WeightsName = Literal["auto", "fast", "skip", "dense"]
 """How ternary weights are packed: four in a byte, five, or whichever suits (model/weights.py)."""
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
@@ -234,15 +236,15 @@ class TensorSpec(NamedTuple):
         return layout_bytes(self.layout, self.n, self.k)
 
 
-def expected_tensors(architecture: Architecture, *, tied_head: bool, dense: bool = False) -> Iterator[TensorSpec]:
+def expected_tensors(architecture: Architecture, *, tied_head: bool, packing: Packing = "fast") -> Iterator[TensorSpec]:
     """Yield every tensor that a model of these dimensions has, in file order, in the layout that conversion gives it.
 
-    Squared ReLU leaves many rows of ``up`` and columns of ``down`` without effect, so these come in layouts that such can be left out of.
-    ``dense``: ternary weights five in a byte, all of them.
+    Squared ReLU leaves many rows of ``up`` and columns of ``down`` without effect: ``skip`` gives these layouts that such can be left out
+    of, and is ``fast`` for models with another activation.
     """
-    ternary = Layout.T5_P64G4 if dense else Layout.T2_P64G4
+    ternary = Layout.T5_P64G4 if packing == "dense" else Layout.T2_P64G4
     a, kind = architecture, TensorKind
-    skips = a.activation is Activation.RELU2 and not dense
+    skips = a.activation is Activation.RELU2 and packing == "skip"
     q_size, kv_size = a.n_heads * a.head_dim, a.n_kv_heads * a.head_dim
     planes, f32 = Layout.I16_P16G4, Layout.F32
     yield TensorSpec(kind.EMBED, -1, planes, a.vocab, a.hidden)

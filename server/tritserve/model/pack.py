@@ -19,6 +19,7 @@ from tritserve.model.families import tensor_name
 from tritserve.model.header import (
     TERNARY_KINDS,
     Header,
+    Packing,
     Provenance,
     SourceFile,
     TensorKind,
@@ -52,13 +53,13 @@ def pack(
     files: list[SourceFile] | None = None,
     progress: Progress | None = None,
     n_threads: int | None = None,
-    dense: bool = False,
+    packing: Packing = "fast",
 ) -> Header:
     """Convert ``source`` into the packed file ``target``, whole or not at all. The caller holds the target's lock.
 
-    ``files``: the source's files if they were hashed already; ``dense``: ternary weights five in a byte. Raises ModelFileError, also for a full disk.
+    ``files``: the source's files if they were hashed already; ``packing`` of the ternary weights. Raises ModelFileError, also for a full disk.
     """
-    specs = list(expected_tensors(source.description.architecture, tied_head=source.tied_head, dense=dense))
+    specs = list(expected_tensors(source.description.architecture, tied_head=source.tied_head, packing=packing))
     needed = packed_file_bytes(specs, len(source.description.tokenizer))
     partial = target.with_name(target.name + PARTIAL_SUFFIX)
     try:

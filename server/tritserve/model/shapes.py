@@ -20,6 +20,7 @@ from tritserve.model.header import (
     Architecture,
     Header,
     Layout,
+    Packing,
     Provenance,
     SpecialTokens,
     TensorKind,
@@ -106,7 +107,7 @@ def write_random_model(
     shape: Shape,
     seed: int = 0,
     *,
-    dense: bool = False,
+    packing: Packing = "fast",
     like_demo: bool = False,
     known_answer: bool = False,
     tokenizer: bytes | None = None,
@@ -114,13 +115,13 @@ def write_random_model(
     """Write a valid ``.trit`` of a shape with random weights, fast: a few MB of random valid bytes are repeated at shifting offsets, so
     that any size is written in little memory.
 
-    ``like_demo``: with the demo model's share of zeros (random_zeros.py, whose ``fits`` says of which shapes; not ``dense``).
+    ``like_demo``: with the demo model's share of zeros (random_zeros.py, whose ``fits`` says of which shapes; not where ``packing`` is dense).
     ``known_answer``: also run the self-test's tokens through the plain C path (seconds at 2B4T's size). The caller chose
     ``path``; it is overwritten.
     """
     architecture = shape.architecture
     rng = np.random.default_rng(seed)
-    specs = list(expected_tensors(architecture, tied_head=shape.tied_head, dense=dense))
+    specs = list(expected_tensors(architecture, tied_head=shape.tied_head, packing=packing))
     tile_bytes = min(_TILE_BYTES, max(spec.bytes for spec in specs) // 64 * 64 + 4096)
     fields = _CODES[rng.integers(0, _CODES.size, size=(4, tile_bytes), dtype=np.uint8)]
     tiles = _Tiles.of(fields, rng)

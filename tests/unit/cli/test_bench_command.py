@@ -122,7 +122,7 @@ def test_random_model_is_written_once_and_its_name_carries_shape_and_version(tmp
     assert random_model("tiny", tmp_path, said.append) == first
     assert first.stat().st_mtime_ns == written
     assert len(said) == 1
-    assert first.name.startswith("random-tiny-v")
+    assert first.name.startswith("random-tiny-fast-v")
     first.write_bytes(first.read_bytes()[:-1])  # an interrupted copy
     assert random_model("tiny", tmp_path, said.append) == first
     open_packed(first).close()

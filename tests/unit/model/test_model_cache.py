@@ -10,11 +10,11 @@ import pytest
 
 from tritserve.errors import SettingsError
 from tritserve.model.cache import load_or_convert
-from tritserve.model.header import TERNARY_KINDS, Layout
+from tritserve.model.header import TERNARY_KINDS, Layout, Packing
 from tritserve.model.packed_file import open_packed
 from tritserve.model.random_checkpoint import write_random_checkpoint
 from tritserve.model.shapes import SHAPES
-from tritserve.model.weights import ROOM_BYTES, choose_dense, fast_file_bytes
+from tritserve.model.weights import ROOM_BYTES, choose_packing, fast_file_bytes
 
 LONG_AGO = 1_700_000_000
 
@@ -37,24 +37,32 @@ def test_unchanged_checkpoint_is_found_again_without_reading_it(
     assert load_or_convert(checkpoint, tmp_path / "cache") == first
 
 
-def test_dense_weights_are_another_file_with_the_same_answers(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("packing", "layouts"),
+    [("dense", {Layout.T5_P64G4}), ("skip", {Layout.T2_P64G4, Layout.T2_ROWS, Layout.T2_COLS})],
+)
+def test_other_packings_are_files_of_their_own_with_the_same_answers(
+    checkpoint: Path, tmp_path: Path, packing: Packing, layouts: set[Layout]
+) -> None:
     fast = load_or_convert(checkpoint, tmp_path / "cache")
-    dense = load_or_convert(checkpoint, tmp_path / "cache", dense=True)
-    assert dense != fast
+    other = load_or_convert(checkpoint, tmp_path / "cache", packing=packing)
+    assert other != fast
     assert load_or_convert(checkpoint, tmp_path / "cache") == fast
-    with open_packed(fast) as first, open_packed(dense) as second:
-        assert {t.layout for t in second.header.tensors if t.kind in TERNARY_KINDS} == {Layout.T5_P64G4}
+    with open_packed(fast) as first, open_packed(other) as second:
+        assert {t.layout for t in first.header.tensors if t.kind in TERNARY_KINDS} == {Layout.T2_P64G4}
+        assert {t.layout for t in second.header.tensors if t.kind in TERNARY_KINDS} == layouts
         assert first.header.known_answer is not None
         assert second.header.known_answer == first.header.known_answer
 
 
 def test_auto_is_dense_only_where_the_fast_packing_does_not_fit(checkpoint: Path) -> None:
     fast_needs = fast_file_bytes(checkpoint) + ROOM_BYTES
-    assert not choose_dense("auto", checkpoint, fast_needs)
-    assert choose_dense("auto", checkpoint, fast_needs - 1)
-    assert choose_dense("dense", checkpoint, fast_needs)
-    assert not choose_dense("fast", checkpoint, 0)
-    assert not choose_dense("auto", checkpoint / "model.trit", 0)
+    assert choose_packing("auto", checkpoint, fast_needs) == "fast"
+    assert choose_packing("auto", checkpoint, fast_needs - 1) == "dense"
+    assert choose_packing("dense", checkpoint, fast_needs) == "dense"
+    assert choose_packing("fast", checkpoint, 0) == "fast"
+    assert choose_packing("auto", checkpoint / "model.trit", 0) == "fast"
+    assert choose_packing("skip", checkpoint, 0) == "skip"
 
 
 @pytest.mark.parametrize(
