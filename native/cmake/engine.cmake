@@ -5,5 +5,5 @@ set(TRIT_ENGINE_SOURCES
   src/thread_pool.c src/linear.c src/ffn.c src/attention.c src/attention_plan.c src/kv_write.c src/rank.c
   src/screen.c src/candidates.c src/choose.c src/sampler.c src/sampler_check.c
   src/batch.c src/session.c src/forward.c
-  src/measure/measure.c src/measure/calibrate.c
+  src/measure/measure.c src/measure/read.c src/measure/calibrate.c
   src/api.c)

@@ -293,17 +293,20 @@ trit_status trit_session_linear(trit_session *session, int32_t kind, int32_t lay
 
 enum { MAX_REPEATS = 10000 };
 
-trit_status trit_measure_read(uint64_t bytes, int32_t n_threads, int32_t repeats, double *bytes_per_second,
-                              trit_error *err)
+trit_status trit_measure_read(int fd, uint64_t bytes, const trit_read_pattern *pattern, int32_t n_threads,
+                              int32_t repeats, double *bytes_per_second, trit_error *err)
 {
     trit_status status;
-    if ((status = check_range("n_threads", n_threads, 1, TRIT_MAX_THREADS, err)) != TRIT_OK ||
+    if ((status = check_pointer("pattern", pattern, _Alignof(trit_read_pattern), err)) != TRIT_OK ||
+        (status = check_range("streams", pattern->streams, 1, TRIT_MAX_STREAMS, err)) != TRIT_OK ||
+        (status = check_range("prefetch_bytes", pattern->prefetch_bytes, 0, 65536, err)) != TRIT_OK ||
+        (status = check_range("n_threads", n_threads, 1, TRIT_MAX_THREADS, err)) != TRIT_OK ||
         (status = check_range("repeats", repeats, 1, MAX_REPEATS, err)) != TRIT_OK ||
         (status = check_pointer("bytes_per_second", bytes_per_second, _Alignof(double), err)) != TRIT_OK)
         return status;
-    if (bytes < 4096 || bytes > (uint64_t)1 << 40)
-        return trit_fail(err, TRIT_ERR_ARGUMENT, "bytes is %llu, expected 4096 to 2^40", (unsigned long long)bytes);
-    return trit_read_bandwidth(bytes, n_threads, repeats, bytes_per_second, err);
+    if (bytes < 1 << 18 || bytes > (uint64_t)1 << 40)
+        return trit_fail(err, TRIT_ERR_ARGUMENT, "bytes is %llu, expected 2^18 to 2^40", (unsigned long long)bytes);
+    return trit_read_bandwidth(fd, bytes, *pattern, n_threads, repeats, bytes_per_second, err);
 }
 
 trit_status trit_measure_int8(trit_isa isa, int32_t n_threads, double seconds, double *ops_per_second, trit_error *err)

@@ -88,7 +88,7 @@ static trit_status whole_api(const tiny_model *tiny, int kv_fd, trit_error *err)
         (status = trit_kv_commit(kv, block, hash, err)) == TRIT_OK &&
         (status = trit_session_time_linears(session, 2, 1, &rate, err)) == TRIT_OK &&
         (status = trit_sample(logits, 4, &sampling, -1, 2, &choice, err)) == TRIT_OK &&
-        (status = trit_measure_read(1 << 16, 2, 1, &rate, err)) == TRIT_OK)
+        (status = trit_measure_read(-1, 1 << 18, &(trit_read_pattern){.streams = 1}, 2, 1, &rate, err)) == TRIT_OK)
         status = trit_measure_int8(TRIT_ISA_REF, 2, 0.001, &rate, err);
     /* What failed gave no handle; what succeeded is released, in order. */
     trit_session_destroy(&session);

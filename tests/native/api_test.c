@@ -333,13 +333,24 @@ static void check_session_arguments(const tiny_stack *stack)
 static void check_measuring(void)
 {
     double rate = 0.0;
-    CHECK_OK(trit_measure_read(1 << 22, 2, 2, &rate, err));
+    const trit_read_pattern plain = {.streams = 1}, many = {4, 1024, 1}, none = {.streams = 0}, far = {1, 65537, 0};
+    CHECK_OK(trit_measure_read(-1, 1 << 22, &plain, 2, 2, &rate, err));
     CHECK(rate > 1e6); /* a rate per second, even emulated */
-    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_measure_read(0, 1, 1, &rate, err));
-    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_measure_read(UINT64_MAX, 1, 1, &rate, err));
-    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_measure_read(1 << 20, 0, 1, &rate, err));
-    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_measure_read(1 << 20, 1, 0, &rate, err));
-    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_measure_read(1 << 20, 1, 1, NULL, err));
+    CHECK_OK(trit_measure_read(-1, 1 << 22, &many, 2, 1, &rate, err));
+    CHECK_OK(trit_measure_read(-1, 1 << 18, &many, 1, 1, &rate, err)); /* less than four streams need */
+    int fd = tiny_memfd(1 << 20);
+    CHECK_OK(trit_measure_read(fd, 1 << 20, &many, 2, 1, &rate, err));
+    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_measure_read(fd, (1 << 20) + 1, &plain, 1, 1, &rate, err));
+    (void)close(fd);
+    CHECK_REFUSED(TRIT_ERR_IO, trit_measure_read(fd, 1 << 20, &plain, 1, 1, &rate, err));
+    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_measure_read(-1, 0, &plain, 1, 1, &rate, err));
+    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_measure_read(-1, UINT64_MAX, &plain, 1, 1, &rate, err));
+    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_measure_read(-1, 1 << 20, &plain, 0, 1, &rate, err));
+    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_measure_read(-1, 1 << 20, &plain, 1, 0, &rate, err));
+    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_measure_read(-1, 1 << 20, &plain, 1, 1, NULL, err));
+    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_measure_read(-1, 1 << 20, NULL, 1, 1, &rate, err));
+    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_measure_read(-1, 1 << 20, &none, 1, 1, &rate, err));
+    CHECK_REFUSED(TRIT_ERR_ARGUMENT, trit_measure_read(-1, 1 << 20, &far, 1, 1, &rate, err));
     for (int isa = TRIT_ISA_AUTO; isa < TRIT_ISA_COUNT; isa++) {
         if (isa != TRIT_ISA_AUTO && !trit_isa_supported((trit_isa)isa)) {
             CHECK_REFUSED(TRIT_ERR_UNSUPPORTED, trit_measure_int8((trit_isa)isa, 1, 0.01, &rate, err));

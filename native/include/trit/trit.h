@@ -327,18 +327,26 @@ typedef struct trit_session_stats {
     uint64_t down_inputs, down_zeros; /* int8 inputs of the down projections, and how many were 0 */
     /* Rows with outputs; of them screened by the head's high plane; of those undecided, which then read the low plane whole. */
     uint64_t head_rows, screened_rows, undecided_rows;
-    uint64_t finished_panels; /* candidates of screened rows finished from the low plane, 16 ids at a time */
-    uint64_t head_bytes;      /* read of the head's planes */
-    uint64_t gates, gates_closed;     /* gates, and how many were seen to be 0 or below (none where nothing is skipped) */
-    uint64_t bytes_skipped;           /* of the ternary body, which a step reads once otherwise */
+    uint64_t finished_panels;     /* candidates of screened rows finished from the low plane, 16 ids at a time */
+    uint64_t head_bytes;          /* read of the head's planes */
+    uint64_t gates, gates_closed; /* gates, and how many were seen to be 0 or below (none where nothing is skipped) */
+    uint64_t bytes_skipped;       /* of the ternary body, which a step reads once otherwise */
 } trit_session_stats;
 void trit_session_read_stats(const trit_session *session, trit_session_stats *out);
 
 /* ---- measuring -------------------------------------------------------------------------------------------------- */
 
-/* Read bandwidth in bytes per second over a buffer of `bytes` per call, n_threads, best of `repeats`. */
-trit_status trit_measure_read(uint64_t bytes, int32_t n_threads, int32_t repeats, double *bytes_per_second,
-                              trit_error *err);
+/* How memory is read to measure it. */
+typedef struct trit_read_pattern {
+    int32_t streams;        /* 1..16 that each thread reads in turn; 1 is a plain sequential read */
+    int32_t prefetch_bytes; /* how far ahead each is prefetched, 0: not; at most 65,536 */
+    int32_t huge_pages;     /* non-zero: ask for huge pages (memory of its own only) */
+} trit_read_pattern;
+
+/* Read bandwidth in bytes per second over `bytes` per call, n_threads, best of `repeats`: of the start of the file open at `fd`, mapped as a
+ * model is, or of memory of its own (fd -1). */
+trit_status trit_measure_read(int fd, uint64_t bytes, const trit_read_pattern *pattern, int32_t n_threads,
+                              int32_t repeats, double *bytes_per_second, trit_error *err);
 /* int8 multiply-adds (each 2 operations) per second in registers with the instructions of `isa`. */
 trit_status trit_measure_int8(trit_isa isa, int32_t n_threads, double seconds, double *ops_per_second, trit_error *err);
 /* Seconds of all ternary linears of the model once, for `rows` rows of fixed int8 inputs, through the kernels a step uses. */

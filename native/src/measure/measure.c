@@ -12,64 +12,6 @@
 #include "mem.h"
 #include "status.h"
 
-static double now_seconds(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-/* ---- read bandwidth --------------------------------------------------------------------------------------------- */
-
-enum { PIECE_BYTES = 1 << 20, READ_LANES = 16 };
-
-typedef struct read_job {
-    const uint64_t *words;
-    size_t n_words;
-    atomic_uint_fast64_t sink;
-} read_job;
-
-static void read_piece(void *context, size_t item, size_t thread)
-{
-    (void)thread;
-    read_job *job = context;
-    size_t first = item * (PIECE_BYTES / sizeof(uint64_t)), left = job->n_words - first;
-    size_t n = left < PIECE_BYTES / sizeof(uint64_t) ? left : PIECE_BYTES / sizeof(uint64_t);
-    uint64_t lanes[READ_LANES] = {0}, sum = 0;
-    for (size_t i = 0; i + READ_LANES <= n; i += READ_LANES)
-        for (size_t j = 0; j < READ_LANES; j++)
-            lanes[j] += job->words[first + i + j];
-    for (size_t j = 0; j < READ_LANES; j++)
-        sum += lanes[j];
-    atomic_fetch_add(&job->sink, sum);
-}
-
-trit_status trit_read_bandwidth(uint64_t bytes, int32_t n_threads, int32_t repeats, double *bytes_per_second,
-                                trit_error *err)
-{
-    trit_pool *pool = NULL;
-    size_t n_words = (size_t)(bytes / sizeof(uint64_t));
-    uint64_t *words = trit_alloc(n_words, sizeof *words);
-    if (words == NULL)
-        return trit_fail(err, TRIT_ERR_MEMORY, "no memory for a buffer of %llu bytes", (unsigned long long)bytes);
-    trit_status status = trit_pool_create(&pool, n_threads, err);
-    if (status == TRIT_OK) {
-        read_job job = {.words = words, .n_words = n_words};
-        size_t n_items = (n_words * sizeof *words + PIECE_BYTES - 1) / PIECE_BYTES;
-        double best = 0.0;
-        for (int32_t i = 0; i <= repeats; i++) { /* the first warms up */
-            double start = now_seconds();
-            trit_pool_run(pool, read_piece, &job, n_items, (size_t)n_threads);
-            double rate = (double)(n_words * sizeof *words) / (now_seconds() - start);
-            best = i > 0 && rate > best ? rate : best;
-        }
-        *bytes_per_second = best;
-    }
-    trit_pool_destroy(&pool);
-    trit_free(words);
-    return status;
-}
-
 /* ---- int8 ------------------------------------------------------------------------------------------------------- */
 
 typedef struct int8_job {
@@ -90,10 +32,10 @@ static void int8_item(void *context, size_t item, size_t thread)
         (void)sched_yield();
     int32_t sink = 0;
     uint64_t ops = 0, rounds = 64;
-    double start = now_seconds(), elapsed = 0.0;
+    double start = trit_now_seconds(), elapsed = 0.0;
     while (elapsed < job->seconds) {
         ops += job->loop(rounds, &sink);
-        elapsed = now_seconds() - start;
+        elapsed = trit_now_seconds() - start;
         if (elapsed < job->seconds / 50.0)
             rounds *= 2;
     }
@@ -158,9 +100,9 @@ double trit_linears_seconds(trit_session *s, size_t rows, int32_t repeats)
     }
     double best = 0.0;
     for (int32_t i = 0; i <= repeats; i++) { /* the first warms up */
-        double start = now_seconds();
+        double start = trit_now_seconds();
         run_all_linears(s, rows);
-        double seconds = now_seconds() - start;
+        double seconds = trit_now_seconds() - start;
         best = i == 1 || (i > 1 && seconds < best) ? seconds : best;
     }
     return best;

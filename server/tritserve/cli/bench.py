@@ -107,7 +107,7 @@ def bench(
         room = max(0, machine.available_bytes - packed.file_bytes - _RESERVED_BYTES)
         num_threads = threads or threads_per_worker(machine, 1)[0]
         plan = Plan(wanted, num_threads, prefill, decode, batches, room, not no_skip, KvDtype.named(kv_dtype))
-        limits = Limits(buffer_bytes(machine.available_bytes, largest_cache_bytes()))
+        limits = Limits(buffer_bytes(machine.available_bytes, largest_cache_bytes()), packed)
         say("limits of the machine")
         limits.sample_all(plan.threads)
         report = {

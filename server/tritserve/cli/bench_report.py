@@ -3,8 +3,8 @@
 A step of B rows with O outputs does ``2 * (ternary weights * B + 2 * head weights * P)`` int8 operations, P counting an output once for
 the head's high plane and once more if it read the low plane whole (int16 by int8: two products a weight). It reads the ternary
 body once, of the head what the session says it read, and the KV of every sequence. Its two shares are operations per second
-against the int8 peak of the instruction set and bytes per second against the read bandwidth, both measured in the same run with as
-many threads; the larger one names the limit.
+against the int8 peak of the instruction set and bytes per second against the plain sequential read of the mapped
+file, both measured in the same run with as many threads; the larger one names the limit.
 """
 
 from __future__ import annotations
@@ -98,9 +98,12 @@ def row(
         "head_bytes_per_token": round(head_bytes / num_tokens),
         "head_finished_per_row": _short(head.finished_per_row),
         "head_undecided_share": round(head.undecided_share, 4),
+        "ops_per_token": round(num_ops / num_tokens),
         "zero_share": round(zeros.inputs, 4),
         "closed_gates_share": round(zeros.gates, 4),
         "cpu_seconds_per_1000_tokens": _short(1000 * sum(sample.cpu_seconds for sample in samples) / num_tokens),
+        "memory_share": round(memory, 4),
+        "compute_share": round(compute, 4),
         "share_of_limit": round(max(memory, compute), 4),
         "limit": "memory" if memory >= compute else "compute",
     }

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-_LEAST_WIDTH = 110
+_LEAST_WIDTH = 130
 
 
 def print_report(report: dict[str, Any], *, small: bool) -> None:
@@ -26,7 +26,9 @@ def print_report(report: dict[str, Any], *, small: bool) -> None:
 def _limits(limits: dict[str, Any]) -> Table:
     table = Table("limit", "threads", "median", "least .. most", box=None, pad_edge=False)
     for threads, found in limits["read_bytes_per_second"].items():
-        table.add_row("read, GB/s", threads, *_spread(found, 1e9))
+        table.add_row(f"sequential read, GB/s ({limits['read_from']})", threads, *_spread(found, 1e9))
+    for threads, best in limits["best_read"].items():
+        table.add_row("best read, GB/s", threads, f"{best['bytes_per_second'] / 1e9:.4g}", best["pattern"])
     for isa, by_threads in limits["int8_ops_per_second"].items():
         for threads, found in by_threads.items():
             table.add_row(f"int8 {isa}, TOPS", threads, *_spread(found, 1e12))
@@ -51,8 +53,10 @@ def _rows(rows: list[dict[str, Any]]) -> Table:
         "least .. most",
         "MB/token",
         "zeros",
+        "GOP/token",
         "CPU s/1000",
-        "of limit",
+        "of read",
+        "of int8",
     )
     table = Table(*heads, box=None, pad_edge=False)
     for row in rows:
@@ -61,10 +65,18 @@ def _rows(rows: list[dict[str, Any]]) -> Table:
             *_spread(row["tokens_per_second"], 1),
             f"{row['bytes_per_token'] / 1e6:.1f}",
             f"{row['zero_share']:.0%}",
+            f"{row['ops_per_token'] / 1e9:.2f}",
             f"{row['cpu_seconds_per_1000_tokens']:.2f}",
-            f"{row['share_of_limit']:.0%} {row['limit']}",
+            _share(row, "memory"),
+            _share(row, "compute"),
         )
     return table
+
+
+def _share(row: dict[str, Any], limit: str) -> str:
+    """The row's share of one limit; the larger one, which holds it, in bold."""
+    share = f"{row[f'{limit}_share']:.0%}"
+    return f"[bold]{share}[/]" if row["limit"] == limit else share
 
 
 def _spread(found: dict[str, float], unit: float) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from tritserve.cli.bench_limits import read_facts
 from tritserve.cli.diagnosis import (
     Check,
     calibration_facts,
@@ -87,6 +88,7 @@ def examine(model: str, settings: Settings) -> tuple[dict[str, object], list[Che
         threads = starts[0].num_threads if starts else 1
         if starts:
             report["threads"] = plan_facts(settings, machine, starts)
+        report["read"] = read_facts(packed, threads, machine.available_bytes)
         checks += [planned, check_checksums(packed), *check_answers(packed, threads)]
     return report, checks
 

@@ -108,6 +108,11 @@ class Options(CData):
     max_outputs: int
     no_skip: int
 
+class ReadPattern(CData):
+    streams: int
+    prefetch_bytes: int
+    huge_pages: int
+
 class Stats(CData):
     steps: int
     rows: int
@@ -155,6 +160,8 @@ class _FFI:
     def new(self, cdecl: Literal["trit_session_options *"]) -> Options: ...
     @overload
     def new(self, cdecl: Literal["trit_session_stats *"]) -> Stats: ...
+    @overload
+    def new(self, cdecl: Literal["trit_read_pattern *"]) -> ReadPattern: ...
     @overload
     def new(self, cdecl: Literal["trit_model **", "trit_kv **", "trit_session **"]) -> Pointer: ...
     @overload
@@ -244,7 +251,14 @@ class _Lib:
     def trit_session_step(self, session: Pointer, batch: Batch, choices: Choices, logits: CData, err: Error) -> int: ...
     def trit_session_read_stats(self, session: Pointer, out: Stats) -> None: ...
     def trit_measure_read(
-        self, bytes: int, n_threads: int, repeats: int, bytes_per_second: Floats, err: Error
+        self,
+        fd: int,
+        bytes: int,
+        pattern: ReadPattern,
+        n_threads: int,
+        repeats: int,
+        bytes_per_second: Floats,
+        err: Error,
     ) -> int: ...
     def trit_measure_int8(
         self, isa: int, n_threads: int, seconds: float, ops_per_second: Floats, err: Error

@@ -19,7 +19,7 @@ from tritserve.native._trit import ffi, lib
 from tritserve.native.buffers import view
 from tritserve.native.outputs import fill_output, read_choice, sample
 from tritserve.native.status import check, new_error, text_of
-from tritserve.native.types import Choice, SessionStats, StepBatch, Timing
+from tritserve.native.types import SEQUENTIAL, Choice, ReadPattern, SessionStats, StepBatch, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,10 +85,14 @@ def isa_problem(isa: Isa) -> str | None:
     return None if lib.trit_isa_check(isa, error) == lib.TRIT_OK else text_of(error.text)
 
 
-def measure_read(num_bytes: int, *, n_threads: int, repeats: int = 5) -> float:
-    """Return the read bandwidth in bytes per second over a buffer of ``num_bytes``. Raises NativeError."""
-    result, error = ffi.new("double *"), new_error()
-    check(lib.trit_measure_read(num_bytes, n_threads, repeats, result, error), error)
+def measure_read(
+    num_bytes: int, *, n_threads: int, repeats: int = 5, pattern: ReadPattern = SEQUENTIAL, fd: int = -1
+) -> float:
+    """Return the read bandwidth in bytes per second over the start of the file open at ``fd``, mapped as a model is, or over memory of
+    its own. Raises NativeError."""
+    result, error, c = ffi.new("double *"), new_error(), ffi.new("trit_read_pattern *")
+    c.streams, c.prefetch_bytes, c.huge_pages = pattern.streams, pattern.prefetch_bytes, pattern.huge_pages
+    check(lib.trit_measure_read(fd, num_bytes, c, n_threads, repeats, result, error), error)
     return result[0]
 
 

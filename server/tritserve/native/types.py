@@ -18,6 +18,18 @@ NO_LOGPROBS = -1
 """As ``n_top``: neither the token's own log-probability nor others, so that the head's low plane need not be read whole."""
 
 
+@dataclass(frozen=True, slots=True)
+class ReadPattern:
+    """How memory is read to measure it: streams that each thread reads in turn, how far ahead each is prefetched, in which pages."""
+
+    streams: int = 1
+    prefetch_bytes: int = 0
+    huge_pages: bool = False
+
+
+SEQUENTIAL = ReadPattern()
+
+
 class ArchLike(Protocol):
     """Anything with the fields of ``trit_arch``: ``Arch``, or the packed file's ``Architecture``."""
 

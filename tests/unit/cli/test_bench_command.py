@@ -29,9 +29,12 @@ ROW_KEYS = [
     "head_bytes_per_token",
     "head_finished_per_row",
     "head_undecided_share",
+    "ops_per_token",
     "zero_share",
     "closed_gates_share",
     "cpu_seconds_per_1000_tokens",
+    "memory_share",
+    "compute_share",
     "share_of_limit",
     "limit",
 ]
@@ -68,7 +71,13 @@ def test_one_object_with_machine_limits_and_rows(tmp_path: Path) -> None:
         speed = row["tokens_per_second"]
         assert 0 < speed["min"] <= speed["median"] <= speed["max"]
         assert row["limit"] in ("memory", "compute")
-    assert set(report["limits"]) == {"read_bytes_per_second", "int8_ops_per_second"}  # type: ignore[call-overload]
+    limits = report["limits"]
+    assert isinstance(limits, dict)
+    assert set(limits) == {"read_from", "read_bytes_per_second", "best_read", "int8_ops_per_second"}
+    assert limits["read_from"] == "memory of its own"  # the model is smaller than what must be read
+    for threads in ("1", "2"):
+        assert limits["best_read"][threads]["bytes_per_second"] > 0
+        assert "stream" in limits["best_read"][threads]["pattern"]
     assert set(report["limits"]["int8_ops_per_second"]["ref"]) == {"1", "2"}  # type: ignore[index]
     assert set(report["body"]) == {"1", "2"}  # type: ignore[call-overload]
 
@@ -77,7 +86,15 @@ def test_table_for_people_names_work_and_limits(tmp_path: Path) -> None:
     arguments = ["--shape", "tiny", "--threads", "1", "--prefill", "16", "--decode", "2", "--batch", "1"]
     result = CliRunner().invoke(app, [*arguments, "--cache-dir", str(tmp_path)], catch_exceptions=False)
     assert result.exit_code == 0
-    for word in ("read, GB/s", "int8 ref, TOPS", "GEMV, GB/s", "prefill", "decode", "tokens/s"):
+    for word in (
+        "sequential read, GB/s",
+        "best read, GB/s",
+        "int8 ref, TOPS",
+        "GEMV, GB/s",
+        "prefill",
+        "decode",
+        "tokens/s",
+    ):
         assert word in result.stdout
 
 
@@ -153,6 +170,16 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
     ):
         random_model("bitnet-100b", tmp_path, lambda _: None, "dense")
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_read_bandwidth_is_that_of_the_mapped_file_where_it_is_large_enough(tmp_path: Path) -> None:
+    with open_packed(random_model("small", tmp_path, lambda _: None)) as packed:
+        assert packed.file_bytes > SMALL_BUFFER
+        limits = Limits(SMALL_BUFFER, packed)
+        limits.sample_all(1)
+    report = limits.report()
+    assert report["read_from"] == "mapped file"
+    assert report["read_bytes_per_second"]["1"]["median"] > 0  # type: ignore[index]
 
 
 def test_buffer_exceeds_the_caches_but_not_the_memory() -> None:

@@ -24,9 +24,12 @@ def test_decode_limited_by_memory_reports_the_share_of_read_bandwidth() -> None:
         "head_bytes_per_token": 110,
         "head_finished_per_row": 3.0,
         "head_undecided_share": 0.25,
+        "ops_per_token": 2 * (1000 + 2 * 100),
         "zero_share": 0.25,
         "closed_gates_share": 0.5,
         "cpu_seconds_per_1000_tokens": 200.0,
+        "memory_share": 0.3444,
+        "compute_share": 0.0,
         "share_of_limit": 0.3444,
         "limit": "memory",
     }
