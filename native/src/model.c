@@ -10,7 +10,13 @@
 #include "status.h"
 #include "thread_pool.h"
 
-enum { SCAN_BYTES = 1 << 20, SAMPLE_STRIDE = 1 << 15, MAX_SHIFT = 126 };
+enum {
+    SCAN_BYTES = 1 << 20,
+    SCAN_LIMIT_BYTES = 1 << 30,
+    SAMPLE_STRIDE = 1 << 15,
+    MAX_SAMPLES = 1 << 14,
+    MAX_SHIFT = 126
+};
 
 /* ---- contents --------------------------------------------------------------------------------------------------- */
 
@@ -48,22 +54,31 @@ static void scan_item(void *context, size_t item, size_t thread)
         continue;
 }
 
-/* Codes of every ternary tensor, in parallel: 521 MB for 2B4T, at the speed of memory. */
+/*
+ * Codes of every ternary tensor, in parallel: 521 MB for 2B4T, at the speed of memory. Of more than SCAN_LIMIT_BYTES only every second, third, ...
+ * stretch: a model of 7 GB that is not in memory took 21 s to start, all of it reading from disk. That trusts nothing more, since a kernel
+ * reads any byte safely and a 3 only gives a wrong product; doctor compares the checksums of all.
+ */
 static trit_status check_codes(source src, const trit_kernels *kernels, int32_t n_threads, trit_error *err)
 {
-    size_t n_stretches = 0;
+    size_t n_stretches = 0, seen = 0;
+    uint64_t total = 0;
     for (size_t i = 0; i < src.n_tensors; i++)
-        if (trit_tensor_is_ternary(src.tensors[i].kind))
+        if (trit_tensor_is_ternary(src.tensors[i].kind)) {
             n_stretches += (size_t)(src.tensors[i].bytes / SCAN_BYTES) + 1;
+            total += src.tensors[i].bytes;
+        }
+    size_t every = (size_t)((total + SCAN_LIMIT_BYTES - 1) / SCAN_LIMIT_BYTES);
     stretch *stretches = trit_alloc(n_stretches, sizeof *stretches);
     if (stretches == NULL)
         return trit_fail(err, TRIT_ERR_MEMORY, "no memory to scan %zu stretches", n_stretches);
     size_t n = 0;
     for (size_t i = 0; i < src.n_tensors; i++)
-        for (uint64_t done = 0; trit_tensor_is_ternary(src.tensors[i].kind) && done < src.tensors[i].bytes; n++) {
+        for (uint64_t done = 0; trit_tensor_is_ternary(src.tensors[i].kind) && done < src.tensors[i].bytes; seen++) {
             uint64_t left = src.tensors[i].bytes - done;
             size_t now = left < SCAN_BYTES ? (size_t)left : (size_t)SCAN_BYTES;
-            stretches[n] = (stretch){src.map->bytes + src.tensors[i].offset + done, now, i};
+            if (seen % every == 0)
+                stretches[n++] = (stretch){src.map->bytes + src.tensors[i].offset + done, now, i};
             done += now;
         }
 
@@ -116,12 +131,19 @@ static uint64_t float_bits(float x)
     return bits;
 }
 
-/* Not the position in the file: the same weights in another file may use the same KV. Samples keep this at a few milliseconds. */
+/*
+ * Not the position in the file: the same weights in another file may use the same KV. Samples keep this at a few milliseconds, and their number
+ * bounds what a start waits for a disk.
+ */
 static uint64_t fingerprint(const trit_arch *arch, source src)
 {
     const int32_t dims[] = {arch->hidden,   arch->intermediate, arch->n_layers,      arch->n_heads,    arch->n_kv_heads,
                             arch->head_dim, arch->vocab,        arch->max_positions, arch->activation, arch->sub_norms};
-    uint64_t sum = trit_checksum_word(TRIT_API_VERSION, float_bits(arch->norm_eps));
+    uint64_t sum = trit_checksum_word(TRIT_API_VERSION, float_bits(arch->norm_eps)), total = 0;
+    for (size_t i = 0; i < src.n_tensors; i++)
+        total += src.tensors[i].bytes; /* inside one file: no overflow */
+    size_t stride = trit_round_up((size_t)(total / MAX_SAMPLES) + 1, TRIT_ALIGN);
+    stride = stride > SAMPLE_STRIDE ? stride : (size_t)SAMPLE_STRIDE;
     for (size_t i = 0; i < sizeof dims / sizeof dims[0]; i++)
         sum = trit_checksum_word(sum, (uint64_t)dims[i]);
     for (int32_t kind = 0; kind < TRIT_T_KIND_COUNT; kind++)
@@ -132,7 +154,7 @@ static uint64_t fingerprint(const trit_arch *arch, source src)
             const uint8_t *bytes = src.map->bytes + t->offset;
             /* Commutative over the layers of a kind, which may stand in any order in the table. */
             uint64_t one = trit_checksum_word((uint64_t)(t->layer + 1), float_bits(t->scale));
-            for (uint64_t at = 0; at + TRIT_ALIGN <= t->bytes; at += SAMPLE_STRIDE)
+            for (uint64_t at = 0; at + TRIT_ALIGN <= t->bytes; at += stride)
                 one = trit_checksum(one, bytes + at, TRIT_ALIGN);
             sum += trit_checksum_word(one, (uint64_t)kind);
         }

@@ -162,7 +162,7 @@ uint64_t trit_layout_bytes(int32_t layout, int64_t n, int64_t k);
 /*
  * Map the packed model file open at `fd` (a regular file; the descriptor stays the caller's) read-only and check that
  * `tensors` is complete and consistent for `arch`: every kind once per layer, shapes, layouts, offsets and sizes inside the file,
- * no overlap, ternary codes never 3, scales finite and positive. isa: TRIT_ISA_AUTO picks the best.
+ * no overlap, ternary codes never 3 (of more than 1 GiB of them a part, spread evenly), scales finite and positive. isa: TRIT_ISA_AUTO picks the best.
  */
 trit_status trit_model_open(trit_model **out, int fd, const trit_arch *arch, const trit_tensor *tensors,
                             size_t n_tensors, trit_isa isa, int32_t n_threads, trit_error *err);

@@ -3,7 +3,7 @@
  *
  * A digit is how many of two bounds the byte exceeds; the next digit's byte is three times this one. Six operations a digit, two of
  * vpmaddubsw and its sum: 7.6 for 32 weights where T2_P64G4 takes 3.25. So this is bound by arithmetic, not by memory: it is for when
- * memory is short (docs/decisions/, "Dense ternary weights", has the numbers).
+ * memory is short (docs/decisions/0009-dense-ternary-weights.md has the numbers).
  */
 #include "kernels/dense.h"
 #include "panel.h"
