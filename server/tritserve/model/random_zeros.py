@@ -10,7 +10,7 @@ bias against most of its channels, and some channels weigh far more than others.
   standard deviations), which decides the share of closed gates.
 * The weights of ``ffn_sub_norm`` are log-normal (``NORM_SPREAD``), which decides how many of the quantised inputs are zero.
 
-The demo model closes 55 % of its gates over validation stories, and 79 % of the inputs of ``down`` are zero (docs/decisions/0009-skipping-zeros.md).
+The demo model closes 55 % of its gates over validation stories, and 79 % of the inputs of ``down`` are zero (docs/decisions/0013-skipping-zeros.md).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 ReLU makes needless can be left out of, or ``dense``, five in a byte.
 
 Dense is a fifth smaller, but a weight costs more instructions: on AMD EPYC (Zen 3, AVX2) a step then is bound by arithmetic and slower
-(docs/decisions/0010-dense-ternary-weights.md). So ``auto`` takes it only where the fast one would not fit. Skipping makes one sequence
-faster, and several and prompts slower (docs/decisions/0009-skipping-zeros.md): it is chosen by hand.
+(docs/decisions/0009-dense-ternary-weights.md). So ``auto`` takes it only where the fast one would not fit. Skipping makes one sequence
+faster, and several and prompts slower (docs/decisions/0013-skipping-zeros.md): it is chosen by hand.
 """
 
 from __future__ import annotations
