@@ -120,7 +120,6 @@ async def test_system_blocks_and_turns_become_one_conversation() -> None:
         "add_generation_prompt": False,
         "continue_final_message": True,
         "template_kwargs": None,
-        "tools": None,
     }
     assert front.text.chats == [expected, expected]
     assert counted == {"input_tokens": len("system: Be\nbrief\nuser: a\nb\nassistant: c")}

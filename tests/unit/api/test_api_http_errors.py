@@ -13,6 +13,7 @@ from tritserve.api.http_errors import plain_reply, reply_to, retry_headers
 SHOWN = [
     (errors.InvalidRequest("x", param="top_p", code="invalid_value"), 400, "top_p", "invalid_value"),
     (errors.ContextTooLong(2000, 1024), 400, "messages", "context_length_exceeded"),
+    (errors.GrammarFailed("x", "grammar_too_complex"), 400, None, "grammar_too_complex"),
     (errors.Unauthorized("x"), 401, None, "invalid_api_key"),
     (errors.ModelNotFound("x"), 404, "model", "model_not_found"),
     (errors.UnsupportedMediaType("x"), 415, None, "unsupported_media_type"),
