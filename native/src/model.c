@@ -17,6 +17,8 @@ enum {
     MAX_SAMPLES = 1 << 14,
     MAX_SHIFT = 126
 };
+/* Scanned and sampled here and there: with the system's reading ahead of 8 MiB that read most of 23 GB, in 54 s. */
+static const uint64_t LARGE_FILE_BYTES = (uint64_t)4 << 30;
 
 /* ---- contents --------------------------------------------------------------------------------------------------- */
 
@@ -37,6 +39,7 @@ typedef struct scan {
     const stretch *stretches;
     const trit_tensor *tensors;
     const trit_kernels *kernels;
+    int sparse;            /* stretches are far apart */
     atomic_size_t damaged; /* lowest damaged stretch + 1, or 0 */
 } scan;
 
@@ -45,6 +48,8 @@ static void scan_item(void *context, size_t item, size_t thread)
     (void)thread;
     scan *s = context;
     const stretch *part = &s->stretches[item];
+    if (s->sparse)
+        trit_map_fetch(part->bytes, part->n_bytes);
     int dense = s->tensors[part->tensor].layout == TRIT_LAYOUT_T5_P64G4;
     trit_codes_valid_fn *valid = dense ? s->kernels->dense_valid : s->kernels->codes_valid;
     if (valid(part->bytes, part->n_bytes))
@@ -85,7 +90,7 @@ static trit_status check_codes(source src, const trit_kernels *kernels, int32_t 
     trit_pool *pool = NULL;
     trit_status status = trit_pool_create(&pool, n_threads, err);
     if (status == TRIT_OK) {
-        scan s = {.stretches = stretches, .tensors = src.tensors, .kernels = kernels};
+        scan s = {.stretches = stretches, .tensors = src.tensors, .kernels = kernels, .sparse = every > 1};
         trit_pool_run(pool, scan_item, &s, n, (size_t)n_threads);
         size_t damaged = atomic_load(&s.damaged);
         if (damaged != 0) {
@@ -280,6 +285,9 @@ trit_status trit_model_load(trit_model **out, int fd, const trit_arch *arch, con
     source src = {&model->map, tensors, n_tensors};
     if ((status = check_values(src, err)) != TRIT_OK)
         goto fail;
+    int is_large = model->map.file_bytes > LARGE_FILE_BYTES;
+    if (is_large)
+        trit_map_expect(&model->map, 1);
     if ((status = check_codes(src, &model->kernels, n_threads, err)) != TRIT_OK)
         goto fail;
     model->layers = trit_alloc((size_t)arch->n_layers, sizeof *model->layers);
@@ -289,6 +297,8 @@ trit_status trit_model_load(trit_model **out, int fd, const trit_arch *arch, con
     }
     fill_model(model, &(table){src, index, (size_t)arch->n_layers});
     model->fingerprint = fingerprint(arch, src);
+    if (is_large)
+        trit_map_expect(&model->map, 0);
     trit_free(index);
     *out = model;
     return TRIT_OK;

@@ -302,6 +302,20 @@ trit_status trit_map_file(trit_map *out, int fd, trit_error *err)
     return TRIT_OK;
 }
 
+void trit_map_expect(const trit_map *map, int here_and_there)
+{
+    (void)posix_madvise(map->bytes, (size_t)map->file_bytes, here_and_there ? POSIX_MADV_RANDOM : POSIX_MADV_NORMAL);
+}
+
+void trit_map_fetch(const uint8_t *from, size_t bytes)
+{
+    size_t before = (uintptr_t)from % (size_t)sysconf(_SC_PAGESIZE);
+    uint8_t *page;
+    const uint8_t *start = from - before;
+    memcpy(&page, &start, sizeof page); /* the call takes no pointer to const, and changes nothing */
+    (void)posix_madvise(page, bytes + before, POSIX_MADV_WILLNEED);
+}
+
 void trit_map_release(trit_map *map)
 {
     if (map->bytes != NULL)

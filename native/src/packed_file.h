@@ -32,6 +32,10 @@ trit_status trit_tensors_check(const trit_arch *arch, const trit_tensor *tensors
 
 /* fd stays the caller's. */
 trit_status trit_map_file(trit_map *out, int fd, trit_error *err);
+/* Whether the mapping will be read here and there, so that the system must not read ahead (megabytes, at every look), or as a stream. */
+void trit_map_expect(const trit_map *map, int here_and_there);
+/* Start reading [from, from + bytes) of a mapping from the disk. */
+void trit_map_fetch(const uint8_t *from, size_t bytes);
 void trit_map_release(trit_map *map);
 
 #endif
