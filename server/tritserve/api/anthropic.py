@@ -15,9 +15,9 @@ from tritserve.api.convert import check_model
 from tritserve.api.identity import new_identity
 from tritserve.api.messages import template_messages
 from tritserve.api.meter import Meter
-from tritserve.api.parameters import PART_IGNORABLE, ignored_headers, sort_out
+from tritserve.api.parameters import CHAT_EXTENSIONS, PART_IGNORABLE, ignored_headers, sort_out
 from tritserve.api.prompts import chat_prompt
-from tritserve.api.respond import JSON_MEDIA_TYPE, StreamResponse, metered, whole_response
+from tritserve.api.respond import JSON_MEDIA_TYPE, metered, respond
 from tritserve.api.schemas.anthropic import CountTokensBody, MessagesBody, TokensCount
 from tritserve.api.schemas.chat import ChatBody, ConversationBody
 from tritserve.api.segments import Segmenter
@@ -31,13 +31,6 @@ if TYPE_CHECKING:
 
 router = APIRouter()
 
-_PASSED_ON = frozenset(
-    {
-        *("cache_salt", "chat_template_kwargs", "frequency_penalty", "ignore_eos", "logit_bias", "min_p", "min_tokens"),
-        *("presence_penalty", "priority", "repetition_penalty", "seed", "stop_token_ids", "timeout"),
-    }
-)
-"""Parameters of /v1/chat/completions that Anthropic's API does not have: served by their own names."""
 _IGNORABLE = frozenset(
     {"cache_control", "diagnostics", "inference_geo", "metadata", "service_tier", "speed", "user_profile_id"}
 )
@@ -62,7 +55,7 @@ async def create_message(request: Request) -> Response:
         body = await read_body(request, MessagesBody, front.settings.max_json_depth)
         meter.stream = bool(body.stream)
         name = check_model(body.model, front.model)
-        passed_on = {key: value for key, value in (body.model_extra or {}).items() if key in _PASSED_ON}
+        passed_on = {key: value for key, value in (body.model_extra or {}).items() if key in CHAT_EXTENSIONS}
         ignored = _sort_out(body, front, known=passed_on.keys())
         chat = check_body(
             {
@@ -85,10 +78,7 @@ async def create_message(request: Request) -> Response:
         )
         segmenter = Segmenter(meter.made_calls if begun.may_call else None)
         writer = MessageWriter(new_identity("msg_", name, front.system_fingerprint), shape, segmenter)
-    headers = ignored_headers(ignored)
-    if body.stream:
-        return StreamResponse(begun.run, writer, headers, front.settings.keep_alive_seconds)
-    return await whole_response(request, begun.run, writer, headers)
+    return await respond(request, begun.run, writer, ignored)
 
 
 @router.post("/v1/messages/count_tokens")

@@ -15,9 +15,9 @@ from tritserve.api.generate import Run
 from tritserve.api.identity import new_identity
 from tritserve.api.messages import template_messages
 from tritserve.api.meter import Meter
-from tritserve.api.parameters import CHAT_UNSUPPORTED, ignored_headers, sort_out_body
+from tritserve.api.parameters import CHAT_UNSUPPORTED, sort_out_body
 from tritserve.api.prompts import chat_prompt
-from tritserve.api.respond import StreamResponse, metered, whole_response
+from tritserve.api.respond import metered, respond
 from tritserve.api.schemas.chat import ChatBody
 from tritserve.api.structured import check_demand, demand_of
 from tritserve.api.tools import sort_out_tools, tool_use
@@ -51,10 +51,7 @@ async def create_chat_completion(request: Request) -> Response:
             on_calls=meter.made_calls if begun.may_call else None,
         )
         writer = ChatWriter(identity, shape, front.model.text.tokenizer)
-    headers = ignored_headers([*ignored, *begun.ignored])
-    if body.stream:
-        return StreamResponse(begun.run, writer, headers, front.settings.keep_alive_seconds)
-    return await whole_response(request, begun.run, writer, headers)
+    return await respond(request, begun.run, writer, [*ignored, *begun.ignored])
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from tritserve.api.schemas.answers import (
     ToolCall,
     ToolCallDelta,
 )
+from tritserve.api.segments import found_in
 from tritserve.text.tools import CallReader, Found
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class ChatWriter:
         piece = _only_piece(piece)
         choice = self._choices[piece.choice]
         choice.tokens += piece.tokens
-        for found in _read(choice, piece):
+        for found in found_in(piece, choice.reader):
             yield self._next_chunk(piece.choice, _delta(found))
         if piece.finish is not None:
             yield self._next_chunk(piece.choice, ChatDelta(), self._finish(choice, piece.finish), piece.stop_reason)
@@ -109,7 +110,7 @@ class ChatWriter:
         piece = _only_piece(piece)
         choice = self._choices[piece.choice]
         choice.tokens += piece.tokens
-        for found in _read(choice, piece):
+        for found in found_in(piece, choice.reader):
             if found.call is None:
                 choice.texts.append(found.text)
             elif found.name is not None:
@@ -182,17 +183,6 @@ class ChatWriter:
 
     def _token_ids(self, tokens: Sequence[PlacedToken]) -> list[int] | msgspec.UnsetType:
         return UNSET if self._shape.prompt_ids is None else [placed.scored.token for placed in tokens]
-
-
-def _read(choice: _Choice, piece: Piece) -> Iterator[Found]:
-    """Yield what a piece holds: text and calls."""
-    if choice.reader is None:
-        if piece.text:
-            yield Found(None, piece.text)
-        return
-    yield from choice.reader.feed(piece.text)
-    if piece.finish is not None:
-        yield from choice.reader.flush()
 
 
 def _delta(found: Found) -> ChatDelta:

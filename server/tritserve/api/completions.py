@@ -13,9 +13,9 @@ from tritserve.api.convert import check_model, convert_options, convert_prompts,
 from tritserve.api.generate import Run
 from tritserve.api.identity import new_identity
 from tritserve.api.meter import Meter
-from tritserve.api.parameters import COMPLETION_UNSUPPORTED, ignored_headers, sort_out_body
+from tritserve.api.parameters import COMPLETION_UNSUPPORTED, sort_out_body
 from tritserve.api.prompts import text_prompts
-from tritserve.api.respond import StreamResponse, metered, whole_response
+from tritserve.api.respond import metered, respond
 from tritserve.api.schemas.completions import CompletionBody
 from tritserve.api.structured import check_demand, demand_of
 from tritserve.errors import InvalidRequest
@@ -66,10 +66,7 @@ async def create_completion(request: Request) -> Response:
             return_token_ids=bool(body.return_token_ids),
         )
         writer = CompletionWriter(identity, shape, front.model.text.tokenizer)
-    headers = ignored_headers(ignored)
-    if body.stream:
-        return StreamResponse(run, writer, headers, front.settings.keep_alive_seconds)
-    return await whole_response(request, run, writer, headers)
+    return await respond(request, run, writer, ignored)
 
 
 def _options(body: CompletionBody, front: Front) -> Options:

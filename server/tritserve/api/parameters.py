@@ -84,6 +84,13 @@ MESSAGE_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "reasoning_content": ("",),
     "refusal": ("",),
 }
+CHAT_EXTENSIONS = frozenset(
+    {
+        *("cache_salt", "chat_template_kwargs", "frequency_penalty", "ignore_eos", "logit_bias", "min_p", "min_tokens"),
+        *("presence_penalty", "priority", "repetition_penalty", "seed", "stop_token_ids", "timeout"),
+    }
+)
+"""Parameters of chat that other vendors' shapes of it do not have: served there by their own names."""
 PART_IGNORABLE = frozenset({"cache_control", "prompt_cache_breakpoint"})
 _STRUCTURED_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "disable_additional_properties": (False,),

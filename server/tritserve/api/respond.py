@@ -11,14 +11,16 @@ from starlette.responses import Response
 
 from tritserve.api import sse
 from tritserve.api.http_errors import reply_to
+from tritserve.api.parameters import ignored_headers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
     from tritserve.api.answer import Piece
+    from tritserve.api.front import Front
     from tritserve.api.generate import EchoedPrompt, Run
     from tritserve.api.http_errors import ErrorReply
     from tritserve.api.meter import Meter
@@ -68,8 +70,17 @@ def metered(meter: Meter) -> Iterator[None]:
         raise
 
 
-async def whole_response(request: Request, run: Run, writer: Writer, headers: Mapping[str, str]) -> Response:
-    """Generate everything, then answer. Raises what generating does."""
+async def respond(request: Request, run: Run, writer: Writer, ignored: Sequence[str]) -> Response:
+    """Answer as the request asked for (``run.meter.stream``); ``ignored`` are its names that did nothing. Raises what generating does."""
+    front: Front = request.app.state.front
+    headers = ignored_headers(ignored)
+    if run.meter.stream:
+        return StreamResponse(run, writer, headers, front.settings.keep_alive_seconds)
+    return await _whole_response(request, run, writer, headers)
+
+
+async def _whole_response(request: Request, run: Run, writer: Writer, headers: Mapping[str, str]) -> Response:
+    """Generate everything, then answer."""
     try:
         async with _watching(request.receive, run.client_gone), aclosing(run.pieces()) as pieces:
             async for piece in pieces:

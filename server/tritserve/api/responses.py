@@ -11,8 +11,8 @@ from tritserve.api.chat import begin_chat
 from tritserve.api.convert import check_model
 from tritserve.api.identity import new_identity
 from tritserve.api.meter import Meter
-from tritserve.api.parameters import IGNORABLE, PART_IGNORABLE, ignored_headers, sort_out, sort_out_stream_options
-from tritserve.api.respond import StreamResponse, metered, whole_response
+from tritserve.api.parameters import CHAT_EXTENSIONS, IGNORABLE, PART_IGNORABLE, sort_out, sort_out_stream_options
+from tritserve.api.respond import metered, respond
 from tritserve.api.responses_answer import ResponseWriter
 from tritserve.api.responses_chat import conversation, shown, shown_format
 from tritserve.api.schemas.chat import ChatBody
@@ -28,13 +28,7 @@ if TYPE_CHECKING:
 router = APIRouter()
 
 _LOGPROBS = "message.output_text.logprobs"
-_PASSED_ON = frozenset(
-    {
-        *("cache_salt", "chat_template_kwargs", "frequency_penalty", "ignore_eos", "logit_bias", "min_p", "min_tokens"),
-        *("presence_penalty", "priority", "repetition_penalty", "seed", "stop", "stop_token_ids", "timeout", "top_k"),
-    }
-)
-"""Parameters of /v1/chat/completions that this endpoint does not have at OpenAI: served by their own names."""
+_PASSED_ON = CHAT_EXTENSIONS | {"stop", "top_k"}
 _UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "background": (False,),
     "context_management": ([],),
@@ -92,10 +86,7 @@ async def create_response(request: Request) -> Response:
         )
         segmenter = Segmenter(meter.made_calls if begun.may_call else None)
         writer = ResponseWriter(answer, segmenter, front.model.text.tokenizer, num_top)
-    headers = ignored_headers(ignored)
-    if body.stream:
-        return StreamResponse(begun.run, writer, headers, front.settings.keep_alive_seconds)
-    return await whole_response(request, begun.run, writer, headers)
+    return await respond(request, begun.run, writer, ignored)
 
 
 def _sort_out(body: ResponsesBody, passed_on: Mapping[str, object], *, strict: bool) -> list[str]:

@@ -34,6 +34,17 @@ class Change(NamedTuple):
     tokens: tuple[PlacedToken, ...] = ()
 
 
+def found_in(piece: Piece, reader: CallReader | None) -> Iterator[Found]:
+    """Yield what a piece holds: text, and calls where the answer may hold some."""
+    if reader is None:
+        if piece.text:
+            yield Found(None, piece.text)
+        return
+    yield from reader.feed(piece.text)
+    if piece.finish is not None:
+        yield from reader.flush()
+
+
 class Segmenter:
     """Follows one choice. ``on_calls`` is called when it has ended with calls; None: the answer may hold none."""
 
@@ -55,7 +66,7 @@ class Segmenter:
         if isinstance(piece, EchoedPrompt):
             raise TypeError("a conversation has no echoed prompt")
         tokens = piece.tokens
-        for found in self._found(piece):
+        for found in found_in(piece, self._reader):
             yield from self._place(found, tokens)
             tokens = []
         if piece.finish is None:
@@ -66,15 +77,6 @@ class Segmenter:
         yield from self._close(is_whole=piece.finish == "stop")
         if self.has_called and self._on_calls is not None:
             self._on_calls()
-
-    def _found(self, piece: Piece) -> Iterator[Found]:
-        if self._reader is None:
-            if piece.text:
-                yield Found(None, piece.text)
-            return
-        yield from self._reader.feed(piece.text)
-        if piece.finish is not None:
-            yield from self._reader.flush()
 
     def _place(self, found: Found, tokens: list[PlacedToken]) -> Iterator[Change]:
         segment = self.segments[-1] if self.segments else None

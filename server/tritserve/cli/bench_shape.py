@@ -9,9 +9,9 @@ from tritserve.cli.locate import command_settings
 from tritserve.errors import ModelFileError, SettingsError
 from tritserve.machine import read_machine
 from tritserve.model import random_zeros
-from tritserve.model.cache import lock
+from tritserve.model.cache import is_whole, lock
 from tritserve.model.header import CONVERTER_VERSION, expected_tensors
-from tritserve.model.packed_file import FORMAT_VERSION, open_packed
+from tritserve.model.packed_file import FORMAT_VERSION
 from tritserve.model.packed_writer import packed_file_bytes
 from tritserve.model.shapes import SHAPES, Shape, write_random_model
 from tritserve.model.weights import ROOM_BYTES
@@ -50,9 +50,9 @@ def random_model(
     folder = writable_cache_dir(command_settings(cache_dir))
     zeros = "-like-demo" if like_demo else ""
     target = folder / f"random-{name}-{packing}{zeros}-v{FORMAT_VERSION}.{CONVERTER_VERSION}.trit"
-    if not _is_whole(target):
+    if not is_whole(target):
         with lock(target):
-            if not _is_whole(target):
+            if not is_whole(target):
                 _write(target, shape, packing, like_demo, say)
     if _file_bytes(shape, packing) > available:
         say(
@@ -82,11 +82,3 @@ def _write(target: Path, shape: Shape, packing: Packing, like_demo: bool, say: C
 
 def _file_bytes(shape: Shape, packing: Packing) -> int:
     return packed_file_bytes(expected_tensors(shape.architecture, tied_head=shape.tied_head, packing=packing), 0)
-
-
-def _is_whole(target: Path) -> bool:
-    try:
-        open_packed(target).close()
-    except ModelFileError:
-        return False
-    return True

@@ -61,7 +61,7 @@ def load_or_convert(
     index = cache_dir / "index" / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest() + ".json")
     stamps = _stamps(path)
     files = _remembered(index, stamps)
-    if files is not None and _is_whole(target := cache_dir / (_key(files, packing) + ".trit")):
+    if files is not None and is_whole(target := cache_dir / (_key(files, packing) + ".trit")):
         return target
     return _convert(path, cache_dir, index, stamps, files, packing, progress)
 
@@ -83,9 +83,9 @@ def _convert(
         if files is None or not set(opened) <= set(stamps):  # a file may have been replaced since its stamp was taken
             files = _hashed(source, index, stamps)
         target = cache_dir / (_key(files, packing) + ".trit")
-        if not _is_whole(target):
+        if not is_whole(target):
             with lock(target):
-                if not _is_whole(target):  # another process may have been faster
+                if not is_whole(target):  # another process may have been faster
                     pack(source, target, files=files, progress=progress, packing=packing)
                     if source.stamps() != opened:
                         target.unlink(missing_ok=True)
@@ -111,7 +111,8 @@ def _key(files: list[SourceFile], packing: Packing) -> str:
     return hashlib.sha256(msgspec.json.encode(named)).hexdigest()[:32]
 
 
-def _is_whole(target: Path) -> bool:
+def is_whole(target: Path) -> bool:
+    """Tell whether a packed model is there, complete."""
     try:
         open_packed(target).close()
     except ModelFileError:

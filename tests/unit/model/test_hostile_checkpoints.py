@@ -111,8 +111,7 @@ def test_a_header_over_the_cap_is_refused_unread(tiny_checkpoint: Path) -> None:
 @pytest.mark.parametrize("place", [("shape", 0), ("shape", 1), ("data_offsets", 0), ("data_offsets", 1)])
 def test_hostile_extents_are_refused(tiny_checkpoint: Path, place: tuple[str, int], value: object) -> None:
     header, payload = weights_of(tiny_checkpoint)
-    if header[Q][place[0]][place[1]] == value:
-        pytest.skip("the value it has")
+    assert header[Q][place[0]][place[1]] != value
     header[Q][place[0]][place[1]] = value
     set_header(tiny_checkpoint, header, payload)
     refuse(tiny_checkpoint)

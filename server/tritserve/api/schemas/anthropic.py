@@ -5,21 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from tritserve.api.schemas.chat import MAX_TOOLS, CallId, FunctionName
-from tritserve.api.schemas.common import ModelName, PositiveNumTokens, WireModel
+from tritserve.api.schemas.common import ModelName, PositiveNumTokens, WireModel, string_as_part
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
-
-
-def _as_blocks(value: object) -> object:
-    """Turn a string into its only block, so that the field has one type and one set of errors."""
-    if isinstance(value, str):
-        return [{"type": "text", "text": value}]
-    if not isinstance(value, list):
-        raise ValueError("must be a string or a list of content blocks")
-    return value
 
 
 class ContentBlock(WireModel):
@@ -31,11 +22,11 @@ class ContentBlock(WireModel):
     name: FunctionName | None = None
     input: dict[str, Any] | None = None
     tool_use_id: CallId | None = None
-    content: Annotated[list[ContentBlock], BeforeValidator(_as_blocks)] | None = None
+    content: Annotated[list[ContentBlock], string_as_part("text")] | None = None
     is_error: bool | None = None
 
 
-Content = Annotated[list[ContentBlock], BeforeValidator(_as_blocks)]
+Content = Annotated[list[ContentBlock], string_as_part("text")]
 
 
 class Turn(WireModel):

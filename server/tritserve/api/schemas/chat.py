@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from tritserve.api.schemas.common import GenerationBody, NumTopLogprobs, PositiveNumTokens, WireModel
+from tritserve.api.schemas.common import GenerationBody, NumTopLogprobs, PositiveNumTokens, WireModel, string_as_part
 
 MAX_TOOLS = 128
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -17,15 +17,6 @@ class ContentPart(WireModel):
 
     type: Annotated[str, Field(max_length=64)]
     text: str | None = None
-
-
-def _as_parts(value: object) -> object:
-    """Turn a string into its only part, so that the field has one type and one set of errors."""
-    if isinstance(value, str):
-        return [{"type": "text", "text": value}]
-    if not isinstance(value, list):
-        raise ValueError("must be a string or a list of parts")
-    return value
 
 
 FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -53,7 +44,7 @@ class Message(WireModel):
     role: Role
     tool_calls: list[ToolCall] | None = None
     tool_call_id: CallId | None = None
-    content: Annotated[list[ContentPart], BeforeValidator(_as_parts)] | None = None
+    content: Annotated[list[ContentPart], string_as_part("text")] | None = None
     name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\s<|\\/>]+$")] | None = None
 
 

@@ -32,6 +32,19 @@ def _as_list(value: object) -> object:
     return value
 
 
+def string_as_part(type_: str) -> BeforeValidator:
+    """Turn a string into its only part, of that type, so that a content field has one type and one set of errors."""
+
+    def as_parts(value: object) -> object:
+        if isinstance(value, str):
+            return [{"type": type_, "text": value}]
+        if not isinstance(value, list):
+            raise ValueError("must be a string or a list of parts")
+        return value
+
+    return BeforeValidator(as_parts)
+
+
 StringOrList = Annotated[list[str], BeforeValidator(_as_list)]
 
 

@@ -8,7 +8,14 @@ from msgspec import UNSET, Struct, UnsetType
 from pydantic import BeforeValidator, Field
 
 from tritserve.api.schemas.chat import MAX_TOOLS, CallId, FunctionName
-from tritserve.api.schemas.common import ModelName, NumTopLogprobs, PositiveNumTokens, StreamOptions, WireModel
+from tritserve.api.schemas.common import (
+    ModelName,
+    NumTopLogprobs,
+    PositiveNumTokens,
+    StreamOptions,
+    WireModel,
+    string_as_part,
+)
 
 if TYPE_CHECKING:
     from tritserve.api.schemas.answers import ChatTokenLogprob
@@ -23,16 +30,7 @@ class InputPart(WireModel):
     text: str | None = None
 
 
-def _as_parts(value: object) -> object:
-    """Turn a string into its only part, so that the field has one type and one set of errors."""
-    if isinstance(value, str):
-        return [{"type": "input_text", "text": value}]
-    if not isinstance(value, list):
-        raise ValueError("must be a string or a list of parts")
-    return value
-
-
-Parts = Annotated[list[InputPart], BeforeValidator(_as_parts)]
+Parts = Annotated[list[InputPart], string_as_part("input_text")]
 
 
 class InputItem(WireModel):
